@@ -1,0 +1,1 @@
+"""Services, endpoints and policies to xDS resources; the ADS server; what each proxy has acknowledged."""

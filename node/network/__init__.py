@@ -1,0 +1,1 @@
+"""Namespaces, bridges, routes, interception rules, the service proxy and the cluster DNS."""

@@ -1,0 +1,1 @@
+"""Requests that arrive for this pod."""

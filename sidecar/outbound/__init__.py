@@ -1,0 +1,1 @@
+"""Requests that leave this pod: original destination and Host to route, cluster, endpoint."""

@@ -1,0 +1,1 @@
+"""Tests, in tiers: unit, component, conformance, interop, e2e, chaos."""
