@@ -1,0 +1,27 @@
+"""Circuit breaker limits of a cluster: how much may be in flight before requests are refused at once."""
+
+from dataclasses import dataclass
+
+from mesh.resilience.retry import RetryBudget
+
+DEFAULT_BUDGET = RetryBudget()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitLimits:
+    """Ceilings of one cluster. Counted per sidecar. Source: Envoy CircuitBreakers.Thresholds and its defaults.
+
+    DEVIATION: Istio sets them all to 2**32 - 1; here they stay finite unless somebody says otherwise.
+    """
+
+    max_connections: int = 1024
+    """Open upstream connections, >= 1. A request beyond it waits (see max_pending)."""
+    max_pending: int = 1024
+    """Requests that wait for a connection, >= 0. One more is answered 503 (flag UO)."""
+    max_requests: int = 1024
+    """Requests in flight, >= 1. One more is answered 503 (flag UO)."""
+    retry_budget: RetryBudget = DEFAULT_BUDGET
+    """Retries in flight. One more is not made and the failure goes to the client."""
+
+
+DEFAULT_LIMITS = CircuitLimits()
