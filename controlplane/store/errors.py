@@ -37,3 +37,17 @@ class StoreClosedError(StoreError):
 
 class StoreFullError(StoreError):
     """The disk refused the write; nothing was stored."""
+
+
+class StoreLockedError(StoreError):
+    """Another process has the store's file open; only one may write it."""
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(
+            f"store {path} is in use by process {holder or 'unknown'}: stop that one first, or use another home"
+        )
+        self.path = path
+
+
+class StoreOpenError(StoreError):
+    """The store's file can't be opened: not a store, a newer format, no permission, or a broken disk."""
