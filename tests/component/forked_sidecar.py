@@ -1,0 +1,18 @@
+"""Stands where `sidecar.__main__` stands in the spawner's tests: a module with a main(argv)."""
+
+import os
+import threading
+from pathlib import Path
+
+_stop = threading.Event()
+if os.environ.get("FORKED_SIDECAR_THREAD"):
+    threading.Thread(target=_stop.wait, daemon=True).start()
+
+
+def main(argv: list[str]) -> int:
+    """Say what the fork looks like from inside and end with the code asked for."""
+    descriptors = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:-1]
+    print(f"pod {os.environ['POD_NAME']} arguments {argv} environment {sorted(os.environ)} descriptors {descriptors}")
+    status = Path("/proc/self/status").read_text()
+    print("capabilities", next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")))
+    return int(argv[argv.index("--exit") + 1])
