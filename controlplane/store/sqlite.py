@@ -7,13 +7,12 @@ memory and told once they are on disk. Measured: docs/benchmarks/store.json.
 """
 
 import asyncio
-import fcntl
 import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from controlplane.store.channel import WriterChannel, start_writer
 from controlplane.store.errors import (
@@ -22,12 +21,11 @@ from controlplane.store.errors import (
     StoreClosedError,
     StoreError,
     StoreFullError,
-    StoreLockedError,
-    StoreOpenError,
 )
 from controlplane.store.history import History
-from controlplane.store.index import Entry, KeyIndex
+from controlplane.store.index import KeyIndex
 from controlplane.store.leases import Lease, Leases
+from controlplane.store.lock import lock_store
 from controlplane.store.pending import Commit, Pending
 from controlplane.store.protocol import (
     NO_LEASE,
@@ -44,11 +42,11 @@ from controlplane.store.protocol import (
     Watch,
 )
 from controlplane.store.reader import Loaded, Reader
+from controlplane.store.reads import Position, Reads
+from controlplane.store.replay import Replay
 from controlplane.store.watches import Watcher, Watches
 from controlplane.store.wire import Batch, Row
 
-_REPLAY_REVISIONS: Final = 1000
-"""Revisions a watch that is behind is shown before the loop gets its turn."""
 _LEASE_RETRY_S: Final = 1.0
 
 
@@ -74,7 +72,7 @@ async def open_sqlite_store(path: Path, config: SqliteConfig | None = None) -> "
     Raises StoreLockedError (another process has it), StoreOpenError (not a store, no permission, bad disk).
     """
     config = config or SqliteConfig()
-    lock_fd = _lock(path)
+    lock_fd = lock_store(path)
     try:
         channel = await start_writer(path, lock_fd, config.quota_bytes)
         reader = Reader(str(path))
@@ -88,23 +86,6 @@ async def open_sqlite_store(path: Path, config: SqliteConfig | None = None) -> "
         os.close(lock_fd)
         raise
     return SqliteStore(config, channel, reader, loaded, lock_fd)
-
-
-def _lock(path: Path) -> int:
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise StoreOpenError(f"the store's lock file can't be opened: {exc}") from exc
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise StoreLockedError(str(path), holder) from exc
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, str(os.getpid()).encode(), 0)
-    return fd
 
 
 class SqliteStore:
@@ -124,8 +105,9 @@ class SqliteStore:
         self._watches = Watches()
         self._leases = Leases()
         self._lease_timer: asyncio.TimerHandle | None = None
-        self._revision = loaded.revision
-        self._compacted = loaded.compacted
+        self._position = Position(loaded.revision, loaded.compacted)
+        self._reads = Reads(self._position, self._index, self._history, reader)
+        self._replay = Replay(self._position, self._watches, self._history, reader)
         self._pending = Pending(self._index.get, loaded.revision)
         self._epoch = 0
         self._seq = 0
@@ -142,11 +124,11 @@ class SqliteStore:
 
     @property
     def revision(self) -> Revision:
-        return Revision(self._revision)
+        return Revision(self._position.revision)
 
     @property
     def compacted_revision(self) -> Revision:
-        return Revision(self._compacted)
+        return Revision(self._position.compacted)
 
     @property
     def writer_pid(self) -> int:
@@ -157,82 +139,13 @@ class SqliteStore:
 
     async def get(self, key: bytes, *, revision: Revision | int = 0) -> KeyValue | None:
         self._check_open()
-        if revision and revision != self._revision:
-            result = await self.range(key, key + b"\0", revision=revision)
-            return result.kvs[0] if result.kvs else None
-        self._check_readable(revision)
-        while (entry := self._index.get(key)) is not None:
-            if entry.kv is not None:
-                return entry.kv
-            found = (await self._read_back([entry])).get(entry.row)
-            if found is not None:
-                return found
-            self._check_readable(revision)  # it was replaced and compacted away meanwhile
-        return None
+        return await self._reads.get(key, revision)
 
     async def range(
         self, start: bytes, end: bytes, *, limit: int = 0, revision: Revision | int = 0, keys_only: bool = False
     ) -> RangeResult:
         self._check_open()
-        self._check_readable(revision)
-        if revision and revision < self._revision:
-            return await self._range_past(start, end, limit, revision, keys_only)
-        while True:
-            entries, count = self._index.page(start, end, limit)
-            at = Revision(self._revision)
-            kvs = await self._with_values(entries, keys_only)
-            if kvs is not None:
-                return RangeResult(kvs=kvs, has_more=count > len(kvs), count=count, revision=at)
-            # A version was replaced and compacted away while it was being read: read the newer state.
-            self._check_readable(revision)
-
-    async def _range_past(self, start: bytes, end: bytes, limit: int, revision: int, keys_only: bool) -> RangeResult:
-        """The state at `revision` is the present one with every later change undone."""
-        now = Revision(self._revision)
-        states: dict[bytes, Entry | KeyValue] = {entry.key: entry for entry in self._index.between(start, end)}
-        if self._history.covers(revision + 1):
-            for key, kv in self._history.before(revision, start, end).items():
-                _set_or_pop(states, key, kv)
-        else:
-            for earlier in await self._reader.earlier(revision, now, start, end):
-                _set_or_pop(states, earlier.key, Entry(earlier.key, earlier.row, 0, 1) if earlier.row else None)
-        chosen = [states[key] for key in sorted(states)]
-        page = chosen[:limit] if limit else chosen
-        kvs = await self._past_values(page)
-        self._check_readable(revision)
-        if keys_only:
-            kvs = [_without_value(kv) for kv in kvs]
-        return RangeResult(kvs=tuple(kvs), has_more=len(chosen) > len(kvs), count=len(chosen), revision=now)
-
-    async def _past_values(self, states: Sequence[Entry | KeyValue]) -> list[KeyValue]:
-        missing = [state.row for state in states if isinstance(state, Entry) and state.kv is None]
-        values = await self._reader.values(missing) if missing else {}
-        found = (state if isinstance(state, KeyValue) else state.kv or values.get(state.row) for state in states)
-        return [kv for kv in found if kv is not None]
-
-    async def _with_values(self, entries: Sequence[Entry], keys_only: bool) -> tuple[KeyValue, ...] | None:
-        """The entries' versions in order; None when one has been compacted away meanwhile."""
-        if keys_only:
-            return tuple([entry.without_value() for entry in entries])
-        kvs = [entry.kv for entry in entries]
-        if None not in kvs:
-            return cast(tuple[KeyValue, ...], tuple(kvs))
-        values = await self._read_back([entry for entry, kv in zip(entries, kvs, strict=True) if kv is None])
-        found = [kv or values.get(entry.row) for entry, kv in zip(entries, kvs, strict=True)]
-        return None if None in found else cast(tuple[KeyValue, ...], tuple(found))
-
-    async def _read_back(self, entries: Sequence[Entry]) -> dict[int, KeyValue]:
-        values = await self._reader.values([entry.row for entry in entries])
-        for entry in entries:
-            if entry.row in values:
-                self._index.restore(entry, values[entry.row])
-        return values
-
-    def _check_readable(self, revision: int) -> None:
-        if revision > self._revision:
-            raise FutureRevisionError(revision, self._revision)
-        if revision and revision <= self._compacted:
-            raise CompactedError(revision, self._compacted)
+        return await self._reads.range(start, end, limit, revision, keys_only=keys_only)
 
     # Writes
 
@@ -313,7 +226,7 @@ class SqliteStore:
         self._is_flush_due = False
         kept = sum(1 for commit in self._pending.commits if commit.seq <= self._acknowledged)
         dropped = self._pending.drop(kept)
-        self._pending.rewind(max([self._revision] + [commit.revision for commit in self._pending.commits]))
+        self._pending.rewind(max([self._position.revision] + [commit.revision for commit in self._pending.commits]))
         self._acknowledged = self._seq
         error = f"the store could not write ({reason}): free disk space or raise the quota; nothing was stored"
         for commit in dropped:
@@ -334,7 +247,7 @@ class SqliteStore:
             if commit.changes:
                 self._show(commit)
             if commit.on_done is not None:
-                commit.on_done(commit.result(self._revision))
+                commit.on_done(commit.result(self._position.revision))
         if not commits:
             _wake(self._idle)
         if self._room and self._unshown_bytes <= self._config.pending_bytes:
@@ -351,7 +264,7 @@ class SqliteStore:
                 self._index.remove(entry.key)
             if previous is not None and previous.lease not in (NO_LEASE, entry.lease):
                 self._detach(previous.lease, entry.key)
-        self._revision = commit.revision
+        self._position.revision = commit.revision
         self._history.append(commit.revision, events)
         self._watches.show(commit.revision, events)
 
@@ -367,79 +280,28 @@ class SqliteStore:
         on_lost: Callable[[Exception], None],
     ) -> Watch:
         self._check_open()
-        if from_revision <= self._compacted:
-            raise CompactedError(from_revision, self._compacted)
+        if from_revision <= self._position.compacted:
+            raise CompactedError(from_revision, self._position.compacted)
         watcher = Watcher(self._watches, (start, end), int(from_revision), on_events, on_lost)
-        if from_revision > self._revision:
-            self._watches.add(watcher)
-        else:
-            self._watches.add_behind(watcher)
-            self._loop.call_soon(self._catch_up, watcher)
+        self._replay.start(watcher)
         return watcher
-
-    def _catch_up(self, watcher: Watcher) -> None:
-        """Show a part of the past; from the newest revision on the watcher is live."""
-        if not watcher.is_live:
-            return
-        if watcher.next_revision <= self._compacted:
-            watcher.lose(CompactedError(watcher.next_revision, self._compacted))
-        elif watcher.next_revision > self._revision:
-            self._watches.add(watcher)
-        elif self._history.covers(watcher.next_revision):
-            self._replay_memory(watcher)
-        else:
-            self._replay_disk(watcher)
-
-    def _replay_memory(self, watcher: Watcher) -> None:
-        last = watcher.next_revision
-        for revision, events in self._history.since(watcher.next_revision, _REPLAY_REVISIONS):
-            wanted = [event for event in events if watcher.start <= event.kv.key < watcher.end]
-            if wanted:
-                watcher.show(revision, wanted)
-            last = revision
-        self._go_on(watcher, last)
-
-    def _replay_disk(self, watcher: Watcher) -> None:
-        last = min(watcher.next_revision + _REPLAY_REVISIONS - 1, self._revision)
-
-        def show(done: asyncio.Future[list[tuple[int, list[Event]]]]) -> None:
-            if done.cancelled() or not watcher.is_live:
-                return
-            error = done.exception()
-            if error is not None:
-                watcher.lose(StoreClosedError(f"the store's file can't be read: {error}"))
-            elif watcher.next_revision <= self._compacted:
-                watcher.lose(CompactedError(watcher.next_revision, self._compacted))
-            else:
-                for revision, events in done.result():
-                    watcher.show(revision, events)
-                self._go_on(watcher, last)
-
-        self._reader.events(watcher.next_revision, last, watcher.start, watcher.end).add_done_callback(show)
-
-    def _go_on(self, watcher: Watcher, shown_to: int) -> None:
-        watcher.next_revision = max(watcher.next_revision, shown_to + 1)
-        if watcher.next_revision > self._revision:
-            self._catch_up(watcher)  # joins the live ones now: nothing can come between
-        else:
-            self._loop.call_soon(self._catch_up, watcher)
 
     # Compaction
 
     async def compact(self, revision: Revision | int) -> None:
         self._check_open()
-        if revision > self._revision:
-            raise FutureRevisionError(revision, self._revision)
-        if revision <= self._compacted:
-            raise CompactedError(revision, self._compacted)
-        before, self._compacted = self._compacted, int(revision)
+        if revision > self._position.revision:
+            raise FutureRevisionError(revision, self._position.revision)
+        if revision <= self._position.compacted:
+            raise CompactedError(revision, self._position.compacted)
+        before, self._position.compacted = self._position.compacted, int(revision)
         # Refused from here on, before the writer frees anything, so that no read sees half of a state.
         self._next.compact = int(revision)
         try:
             await self._stored()
         except StoreFullError:
-            if self._compacted == revision:
-                self._compacted = before
+            if self._position.compacted == revision:
+                self._position.compacted = before
             raise
 
     def _stored(self) -> asyncio.Future[TxnResult]:
@@ -570,14 +432,3 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
         if not waiter.done():
             waiter.set_result(None)
     waiters.clear()
-
-
-def _set_or_pop(states: dict[bytes, Entry | KeyValue], key: bytes, state: Entry | KeyValue | None) -> None:
-    if state is None:
-        states.pop(key, None)
-    else:
-        states[key] = state
-
-
-def _without_value(kv: KeyValue) -> KeyValue:
-    return KeyValue(kv.key, b"", kv.create_revision, kv.mod_revision, kv.version, kv.lease)
