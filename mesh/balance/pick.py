@@ -28,12 +28,13 @@ class Host(Protocol):
 
 
 H = TypeVar("H", bound=Host)
+H_co = TypeVar("H_co", bound=Host, covariant=True)
 
 
-class Picker(Protocol[H]):
+class Picker(Protocol[H_co]):
     """Picks a host; None when there is none."""
 
-    def pick(self, draw: Draw) -> H | None: ...
+    def pick(self, draw: Draw) -> H_co | None: ...
 
 
 class LeastRequest(Generic[H]):

@@ -46,6 +46,13 @@ class RoutedRequest(Protocol):
 TextTest = Callable[[bytes], bool]
 RequestTest = Callable[[RoutedRequest], bool]
 
+_TEXT_TESTS: dict[MatchKind, Callable[[bytes, bytes], bool]] = {
+    MatchKind.EXACT: bytes.__eq__,
+    MatchKind.PREFIX: bytes.startswith,
+    MatchKind.SUFFIX: bytes.endswith,
+    MatchKind.CONTAINS: bytes.__contains__,
+}
+
 
 class CompiledRoute:
     """A route with its conditions and its split made ready. Read-only."""
@@ -194,12 +201,7 @@ def _compile_text(match: StringMatch, where: str) -> TextTest:
     if match.kind is MatchKind.REGEX:
         pattern = _regex(match.value, match.ignore_case, where)
         return lambda text: pattern.fullmatch(text) is not None
-    test = {
-        MatchKind.EXACT: lambda text, want: text == want,
-        MatchKind.PREFIX: lambda text, want: text.startswith(want),
-        MatchKind.SUFFIX: lambda text, want: text.endswith(want),
-        MatchKind.CONTAINS: lambda text, want: want in text,
-    }[match.kind]
+    test = _TEXT_TESTS[match.kind]
     if match.ignore_case:
         lower = value.lower()
         return lambda text: test(text.lower(), lower)

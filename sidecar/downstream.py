@@ -1,0 +1,313 @@
+"""A client's HTTP/1.1 connection: takes requests off it, one after the other, and hands them to its exchange.
+
+Pipelined requests wait in a bounded buffer. A malformed request is answered and the connection closed; it never reaches an upstream.
+"""
+
+import asyncio
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING, cast
+
+from mesh.http.body import BodyReader, ChunkedReader, LengthReader
+from mesh.http.errors import HttpSyntaxError
+from mesh.http.request import find_request_head
+from sidecar import flags as flag
+from sidecar.exchange import Exchange
+from sidecar.replies import reply
+from sidecar.timers import NEVER
+
+if TYPE_CHECKING:
+    from sidecar.plane import HttpSite, Plane
+
+MAX_BUFFER_BYTES = 65536
+"""Bytes of further requests that may wait behind the one at hand; beyond it the client is not read from."""
+LINGER_S = 2.0
+"""How long a client may go on sending after a final answer, so that the answer is not lost to a reset."""
+MAX_LINGER_BYTES = 1 << 20
+
+
+class Phase(IntEnum):
+    """What the connection is doing."""
+
+    IDLE = 0
+    """Between requests, or in the middle of a head."""
+    BODY = 1
+    """Reading a request's body (its response may have begun)."""
+    BUSY = 2
+    """The request is complete, its response is not."""
+    TUNNEL = 3
+    LINGER = 4
+    """The last answer has been sent; what still comes is thrown away."""
+    CLOSED = 5
+
+
+_IDLE = Phase.IDLE
+_BUSY = Phase.BUSY
+
+_PAUSE_PIPELINE = 1
+_PAUSE_BODY = 2
+_PAUSE_WRITE = 4
+
+
+class DownstreamConnection(asyncio.Protocol):
+    """One client connection of an HTTP listener."""
+
+    __slots__ = (
+        "_buffer",
+        "_head_since",
+        "_lingered_bytes",
+        "_paused_for",
+        "_phase",
+        "_reader",
+        "deadline",
+        "exchange",
+        "is_write_paused",
+        "original_destination",
+        "peer_address",
+        "peer_text",
+        "plane",
+        "site",
+        "transport",
+        "wheel_at",
+    )
+
+    def __init__(self, plane: "Plane", site: "HttpSite", original_destination: tuple[str, int] | None = None) -> None:
+        self.plane = plane
+        self.site = site
+        self.original_destination = original_destination
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.peer_address = b""
+        self.peer_text = ""
+        self.exchange = Exchange(self, plane)
+        self.deadline = NEVER
+        self.wheel_at = NEVER
+        self.is_write_paused = False
+        self._phase = Phase.IDLE
+        self._buffer = b""
+        self._head_since = 0.0
+        self._reader: BodyReader | None = None
+        self._paused_for = 0
+        self._lingered_bytes = 0
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.peer_address = str(peer[0]).encode()
+            self.peer_text = f"{peer[0]}:{peer[1]}"
+        self.plane.on_opened(self)
+        self._wait_until(time.monotonic(), self.site.runtime.filter.idle_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        # The short way: the bytes are exactly one head that has been seen before, and it has no body.
+        if self._phase == _IDLE and not self._buffer:
+            runtime = self.site.runtime
+            template = runtime.templates.get(data)
+            if template is not None and not template.has_body:
+                self._phase = _BUSY
+                self.exchange.begin(template, runtime)
+                return
+        self._on_bytes(data)
+
+    def eof_received(self) -> bool:
+        if self._phase is Phase.TUNNEL:
+            self.exchange.on_client_tunnel_eof()
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._phase = Phase.CLOSED
+        self.deadline = NEVER
+        self.plane.on_closed(self)
+        if self.exchange.is_active:
+            self.exchange.on_client_gone()
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        self._pause(_PAUSE_WRITE if self._phase in (Phase.IDLE, Phase.BUSY) else 0)
+        self.exchange.on_downstream_full()
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        self._resume(_PAUSE_WRITE)
+        self.exchange.on_downstream_ready()
+        if self._phase == _IDLE and self._buffer:
+            self._take_requests()
+
+    # -- reading
+
+    def _on_bytes(self, data: bytes) -> None:
+        phase = self._phase
+        if phase is Phase.IDLE:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._take_requests()
+        elif phase is Phase.BODY:
+            self._take_body(data)
+        elif phase is Phase.BUSY:
+            self._buffer += data
+            if len(self._buffer) > MAX_BUFFER_BYTES:
+                self._pause(_PAUSE_PIPELINE)
+        elif phase is Phase.TUNNEL:
+            self.exchange.on_client_tunnel_data(data)
+        elif phase is Phase.LINGER:
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > MAX_LINGER_BYTES:
+                self.abort()
+
+    def _take_requests(self) -> None:
+        """Start on the requests in the buffer, until one keeps us waiting."""
+        try:
+            while self._buffer and self._phase == _IDLE and not self.is_write_paused:
+                if not self._take_request():
+                    return
+        except HttpSyntaxError as error:
+            self._refuse(error)
+
+    def _take_request(self) -> bool:
+        """False: more bytes are needed."""
+        runtime = self.site.runtime
+        buffer = self._buffer
+        if buffer[:2] == b"\r\n":
+            # One empty line before a request is ignored (RFC 9112 s2.2).
+            buffer = buffer[2:]
+        end = find_request_head(buffer, runtime.limits)
+        if end < 0:
+            if not self._head_since:
+                self._head_since = now = time.monotonic()
+                self._wait_until(now, runtime.filter.request_headers_timeout_s)
+            return False
+        template = runtime.template_for(buffer[:end])
+        self._head_since = 0.0
+        self._buffer = buffer[end:]
+        if template.has_body:
+            self._begin_body(template.head.chunked, template.head.content_length)
+            if template.head.expects_continue and not self._buffer:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        else:
+            self._phase = Phase.BUSY
+        self.exchange.begin(template, runtime)
+        if self._phase is Phase.BODY and self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._take_body(data)
+        return True
+
+    def _begin_body(self, chunked: bool, length: int) -> None:
+        self._phase = Phase.BODY
+        self._reader = ChunkedReader() if chunked else LengthReader(length)
+
+    def _take_body(self, data: bytes) -> None:
+        reader = self._reader
+        assert reader is not None
+        try:
+            pieces, at = reader.feed(data)
+        except HttpSyntaxError as error:
+            self.plane.stats.count_malformed(error.reason)
+            self.exchange.on_client_malformed(error)
+            return
+        if pieces:
+            self.exchange.on_request_body(pieces)
+        if reader.done:
+            self._reader = None
+            if at < len(data):
+                self._buffer = data[at:]
+            self._phase = Phase.BUSY
+            self.exchange.on_request_end(reader.trailers)
+        elif self.exchange.wants_pause:
+            self._pause(_PAUSE_BODY)
+
+    def _refuse(self, error: HttpSyntaxError) -> None:
+        """Answer a request that must not be forwarded, and say goodbye."""
+        runtime = self.site.runtime
+        self.plane.stats.count_malformed(error.reason)
+        series = runtime.no_route.branches[0].series_for(None)
+        result = series.result(error.status, flag.DOWNSTREAM_PROTOCOL_ERROR)
+        result.count += 1
+        body = f"refused ({error.reason}): {error.detail}\n".encode()
+        self.transport.write(reply(error.status, body, server_line=runtime.server_line, keeps=False))
+        self.linger(time.monotonic())
+
+    # -- called by the exchange
+
+    def on_exchange_end(self, now: float) -> None:
+        """The response is complete and the connection stays: on to the next request."""
+        if self._phase is not _BUSY:
+            return
+        self._phase = _IDLE
+        self.deadline = deadline = now + self.site.runtime.idle_timeout_s
+        if deadline < self.wheel_at:
+            self.plane.wheel.watch(self, now)
+        if self._paused_for:
+            self._resume(_PAUSE_PIPELINE | _PAUSE_BODY)
+        if self._buffer:
+            self._take_requests()
+
+    def on_upstream_attached(self) -> None:
+        self._resume(_PAUSE_BODY)
+
+    def pause_body(self) -> None:
+        """The upstream does not keep up."""
+        if self._phase in (Phase.BODY, Phase.TUNNEL):
+            self._pause(_PAUSE_BODY)
+
+    def resume_body(self) -> None:
+        self._resume(_PAUSE_BODY)
+
+    def on_tunnel(self) -> None:
+        """From here on bytes are passed through."""
+        self._phase = Phase.TUNNEL
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            self.exchange.on_client_tunnel_data(data)
+
+    def linger(self, now: float) -> None:
+        """Send what is written, then the end of the stream; throw away what still comes, for a while."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.LINGER
+        self._buffer = b""
+        self._reader = None
+        self._resume(_PAUSE_PIPELINE | _PAUSE_BODY | _PAUSE_WRITE)
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+        self._wait_until(now, LINGER_S)
+
+    def abort(self) -> None:
+        """Break the connection, so that the client cannot take what it got for all."""
+        self._phase = Phase.CLOSED
+        self.deadline = NEVER
+        self.transport.abort()
+
+    def close_if_idle(self) -> None:
+        """For draining: a connection between requests is closed."""
+        if self._phase is Phase.IDLE and not self._buffer:
+            self.transport.close()
+
+    # -- deadlines and pauses
+
+    def on_deadline(self, now: float) -> None:
+        self.deadline = NEVER
+        if self.exchange.is_active:
+            self.exchange.on_deadline(now)
+        elif self._phase is Phase.IDLE and self._buffer:
+            self._refuse(HttpSyntaxError(408, "slow-head", "the request's head did not come in time"))
+        else:
+            self.transport.abort() if self._phase is Phase.LINGER else self.transport.close()
+
+    def _wait_until(self, now: float, seconds: float) -> None:
+        self.deadline = now + seconds if seconds else NEVER
+        if self.deadline < self.wheel_at:
+            self.plane.wheel.watch(self, now)
+
+    def _pause(self, reason: int) -> None:
+        if reason and not self._paused_for and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._paused_for |= reason
+
+    def _resume(self, reason: int) -> None:
+        if not self._paused_for:
+            return
+        self._paused_for &= ~reason
+        if not self._paused_for and not self.transport.is_closing():
+            self.transport.resume_reading()

@@ -1,0 +1,886 @@
+"""One request and its response: route, endpoint, attempts, response, accounts.
+
+A downstream connection has one `Exchange` and uses it for all its requests, one after the other; so nothing is allocated per request on the
+short way: `begin` writes the ready-made head to an idle connection, `complete` writes the ready-made response head and the body, and
+adds to the counters. These two methods are flat on purpose (measured: they are most of the Python time of a request). All else, from
+waiting for a connection to retries, streams and upgrades, goes the long way.
+"""
+
+import asyncio
+import random
+import time
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from mesh.http.body import chunk, last_chunk
+from mesh.http.errors import HttpSyntaxError
+from mesh.http.response import BodyKind, ResponseHead
+from mesh.resilience.outlier import FailureKind
+from mesh.resilience.retry import Failure
+from mesh.routing.rewrite import redirect_location
+from mesh.routing.table import DirectResponse, Redirect
+from mesh.telemetry.trace_context import TraceContext, child_of, new_trace
+from sidecar import flags as flag
+from sidecar.cluster import ClusterState, EndpointState
+from sidecar.records import RequestRecord
+from sidecar.replies import REASONS, http_date, reply
+from sidecar.stats import BUCKET_BOUNDS
+from sidecar.timers import NEVER
+
+if TYPE_CHECKING:
+    from sidecar.downstream import DownstreamConnection
+    from sidecar.plane import Plane
+    from sidecar.runtime import Branch, HttpRuntime, RequestTemplate, ResponseTemplate, RouteRuntime
+    from sidecar.upstream import UpstreamConnection
+
+MAX_REPLAY_BYTES = 65536
+"""Of a request body, kept for another try. Source: Envoy per_connection_buffer_limit; Linkerd's 64 KiB."""
+MAX_STALE_RETRIES = 2
+"""Fresh starts after a kept connection turned out to be closed by its server; not counted as retries."""
+FRESH_ENOUGH_S = 1.0
+"""A request that must not be repeated takes only a kept connection that was in use this recently."""
+
+_SERVICE_TIME = tuple(b"x-envoy-upstream-service-time: %d\r\n\r\n" % ms for ms in range(1000))
+_NO_RESPONSES: "dict[bytes, ResponseTemplate]" = {}
+
+
+class Exchange:
+    """The request at hand of one downstream connection."""
+
+    __slots__ = (
+        "attempts",
+        "branch",
+        "branch_index",
+        "closes",
+        "connection",
+        "detail",
+        "ended_at",
+        "flags",
+        "has_replay",
+        "has_responded",
+        "host",
+        "is_active",
+        "is_chunking",
+        "is_dirty",
+        "is_retrying",
+        "is_tunnel",
+        "is_waiting",
+        "known_responses",
+        "last_move",
+        "method",
+        "plane",
+        "replay",
+        "replay_bytes",
+        "request_bytes",
+        "request_done",
+        "request_done_at",
+        "request_id",
+        "response_bytes",
+        "retry_timer",
+        "route",
+        "runtime",
+        "stale_retries",
+        "started",
+        "status",
+        "template",
+        "trace",
+        "tried",
+        "tunnel_eofs",
+        "upstream",
+        "upstream_keeps_alive",
+    )
+    template: "RequestTemplate"
+    runtime: "HttpRuntime"
+    route: "RouteRuntime"
+    branch: "Branch"
+    method: bytes
+
+    def __init__(self, connection: "DownstreamConnection", plane: "Plane") -> None:
+        self.connection = connection
+        self.plane = plane
+        self.host: EndpointState | None = None
+        self.upstream: UpstreamConnection | None = None
+        self.known_responses = _NO_RESPONSES
+        self.is_active = False
+        self.branch_index = 0
+        self.started = self.request_done_at = self.last_move = 0.0
+        self.request_bytes = 0
+        self.request_id = b""
+        self.upstream_keeps_alive = False
+        self.retry_timer: asyncio.TimerHandle | None = None
+        self.trace: TraceContext | None = None
+        self.request_done = True
+        self._reset()
+
+    def _reset(self) -> None:
+        """Everything that only the long way changes; whoever changes it sets `is_dirty`."""
+        self.is_dirty = False
+        self.attempts = 1
+        self.stale_retries = 0
+        self.tried: list[EndpointState] = []
+        self.status = 0
+        self.flags = flag.NONE
+        self.detail = ""
+        self.replay: list[bytes] = []
+        self.replay_bytes = 0
+        self.has_replay = True
+        self.has_responded = False
+        self.is_waiting = False
+        self.is_retrying = False
+        self.is_chunking = False
+        self.is_tunnel = False
+        self.tunnel_eofs = 0
+        self.closes = False
+        self.response_bytes = 0
+        self.trace = None
+        self.ended_at: EndpointState | None = None
+
+    # -- the short way
+
+    def begin(self, template: "RequestTemplate", runtime: "HttpRuntime") -> None:
+        """Start on a request whose head is complete; the connection feeds its body later."""
+        self.started = now = time.monotonic()
+        self.template = template
+        self.runtime = runtime
+        self.method = template.method
+        self.route = route = template.route
+        self.request_bytes = template.size_bytes
+        self.is_active = True
+        self.request_done = not template.has_body
+        if route.is_single:
+            index = 0
+        else:
+            compiled = route.compiled
+            assert compiled is not None
+            index = compiled.pick(runtime.draw())
+        self.branch_index = index
+        self.branch = branch = route.branches[index]
+        connection = self.connection
+        connection.deadline = deadline = now + route.first_check_s
+        if deadline < connection.wheel_at:
+            self.plane.wheel.watch(connection, now)
+        cluster = branch.cluster
+        if cluster is None or cluster.picker is None or cluster.active >= cluster.max_requests:
+            self._begin_slowly(cluster, now)
+            return
+        host = cluster.picker.pick(runtime.draw)
+        if host is None or not host.idle or not template.is_plain:
+            self._attempt(host, cluster, now)
+            return
+        self.host = host
+        cluster.active += 1
+        host.active += 1
+        self.upstream = upstream = host.idle.pop()
+        upstream.owner = self
+        upstream.requests += 1
+        self.known_responses = branch.responses if not self.plane.is_draining else _NO_RESPONSES
+        wire = template.wires[index]
+        if wire is None:
+            wire = template.wire(index)
+        upstream.transport.write(wire if template.is_static else wire + self._extra(template))
+
+    def complete(self, upstream: "UpstreamConnection", known: "ResponseTemplate", data: bytes, end: int) -> None:
+        """A plain request's whole response is in `data`; its head, which ends at `end`, is `known`."""
+        now = time.monotonic()
+        elapsed_ms = (now - self.started) * 1000.0
+        connection = self.connection
+        whole_ms = int(elapsed_ms)
+        service_time = _SERVICE_TIME[whole_ms] if whole_ms < 1000 else _service_time(whole_ms)
+        connection.transport.write(known.wire + service_time + data[end:])
+        host = self.host
+        assert host is not None
+        host.active -= 1
+        host.cluster.active -= 1
+        upstream.owner = None
+        if host.keeps_simply:
+            upstream.idle_since = now
+            host.idle.append(upstream)
+        else:
+            self.plane.pool.keep(upstream)
+        if host.health.has_failures:
+            host.health.succeed()
+        branch = self.branch
+        series = branch.series.get(host)
+        if series is None:
+            series = branch.series_for(host)
+        result = series.results.get(known.key)
+        if result is None:
+            result = series.result(known.status, flag.NONE)
+        result.count += 1
+        histogram = result.duration_ms
+        histogram.buckets[bisect_left(BUCKET_BOUNDS, elapsed_ms)] += 1
+        histogram.total += elapsed_ms
+        histogram = result.request_bytes
+        histogram.buckets[bisect_left(BUCKET_BOUNDS, self.request_bytes)] += 1
+        histogram.total += self.request_bytes
+        size = len(data)
+        histogram = result.response_bytes
+        histogram.buckets[bisect_left(BUCKET_BOUNDS, size)] += 1
+        histogram.total += size
+        self.is_active = False
+        self.upstream = None
+        self.known_responses = _NO_RESPONSES
+        if self.trace is not None or self.runtime.access_log is not None:
+            self.status = known.status
+            self.response_bytes = size
+            self.is_dirty = True
+            self._record(elapsed_ms, host)
+        if self.is_dirty:
+            self._settle_retry()
+            self._reset()
+        connection.on_exchange_end(now)
+
+    def _extra(self, template: "RequestTemplate") -> bytes:
+        """The header lines that are new in every request, and the empty line."""
+        extra = b""
+        if template.adds_request_id:
+            if self.attempts == 1 and not self.stale_retries:
+                self.request_id = self.plane.ids.make()
+            extra = b"x-request-id: %b\r\n" % self.request_id
+        if template.adds_trace:
+            extra += self._trace_lines(template)
+        if template.counts_attempts:
+            extra += b"x-envoy-attempt-count: %d\r\n" % self.attempts
+        if template.adds_forwarded_for:
+            before = template.head.forwarded_for
+            extra += b"x-forwarded-for: %b%b\r\n" % (before + b", " if before else b"", self.connection.peer_address)
+        return extra + b"\r\n"
+
+    def _trace_lines(self, template: "RequestTemplate") -> bytes:
+        tracing = self.runtime.filter.tracing
+        assert tracing is not None
+        if self.trace is not None:  # another attempt of the same request
+            return b"traceparent: %b\r\n" % self.trace.header()
+        rng = self.plane.rng
+        parent = template.parent
+        self.is_dirty = True
+        if parent is not None:
+            self.trace = child_of(parent, rng)
+            return b"traceparent: %b\r\n" % self.trace.header()
+        if rng.random() * 100.0 < tracing.sampling_percent:
+            self.trace = new_trace(rng, is_sampled=True)
+            return b"traceparent: %b\r\n" % self.trace.header()
+        # Not sampled: say so, else the next hop would decide again.
+        digits = b"%048x" % (rng.getrandbits(192) | (1 << 64) | 1)
+        return b"traceparent: 00-%b-%b-00\r\n" % (digits[:32], digits[32:])
+
+    # -- attempts
+
+    def _begin_slowly(self, cluster: ClusterState | None, now: float) -> None:
+        compiled = self.route.compiled
+        if compiled is None:
+            authority = self.template.head.authority.decode()
+            self._reply(404, flag.NO_ROUTE, f'no route: table "{self.runtime.table.table.name}" has none for this '
+                        f'host and path (host "{authority}")')  # fmt: skip
+            return
+        action = compiled.route.action
+        if isinstance(action, DirectResponse):
+            self._reply_direct(action.status, action.body, ())
+        elif isinstance(action, Redirect):
+            head = self.template.head
+            location = redirect_location(action, compiled.route.match.path, head.authority, head.target)
+            self._reply_direct(action.status, b"", (b"location: " + location,))
+        elif cluster is None:
+            self._reply(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
+        elif cluster.active >= cluster.max_requests:
+            self._reply(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight')
+        else:
+            self._attempt(cluster.original_host(self.connection.original_destination), cluster, now)
+
+    def _attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
+        """Send the request to `host`, on a kept connection or a new one."""
+        if host is None:
+            self._reply(503, flag.NO_HEALTHY_UPSTREAM, f'cluster "{cluster.config.name}" has no usable endpoint')
+            return
+        self.host = host
+        host.active += 1
+        cluster.active += 1
+        upstream = host.idle[-1] if host.idle else None
+        if upstream is not None and (
+            self.stale_retries or (not self._may_repeat() and now - upstream.idle_since > FRESH_ENOUGH_S)
+        ):
+            upstream = None
+        if upstream is not None:
+            host.idle.pop()
+            self.on_connection(upstream)
+            return
+        self.is_waiting = True
+        if not self.plane.pool.wait(host, self):
+            self.is_waiting = False
+            self._release_host()
+            self._reply(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests wait')
+
+    def on_connection(self, upstream: "UpstreamConnection") -> None:
+        """A connection for the attempt at hand."""
+        self.is_waiting = False
+        self.upstream = upstream
+        upstream.owner = self
+        upstream.requests += 1
+        template = self.template
+        wire = template.wire(self.branch_index)
+        upstream.transport.write(wire if template.is_static else wire + self._extra(template))
+        if self.connection.is_write_paused:
+            upstream.transport.pause_reading()
+        if self.replay:
+            upstream.transport.write(b"".join(self.replay))
+        if self.replay_bytes > MAX_REPLAY_BYTES:
+            self._stop_replay()
+        if self.request_done:
+            self._expect_response()
+        self.connection.on_upstream_attached()
+
+    def _expect_response(self) -> None:
+        template = self.template
+        head = template.head
+        is_plain = template.is_plain or (
+            template.has_body and head.keep_alive and head.minor == 1 and not template.upgrade
+        )
+        if is_plain and not self.plane.is_draining:
+            self.known_responses = self.branch.responses
+
+    def on_connect_failed(self, why: str) -> None:
+        self.is_waiting = False
+        host = self.host
+        assert host is not None
+        self._fail(
+            Failure.CONNECT,
+            flag.UPSTREAM_CONNECT_FAILURE,
+            f"connection to {host.text} failed: {why}",
+            bytes_sent=False,
+        )
+
+    def on_upstream_lost(self, upstream: "UpstreamConnection") -> None:
+        """The connection closed while it was ours."""
+        upstream.owner = None
+        self.upstream = None
+        host = upstream.host
+        if self.has_responded:
+            self._cut(flag.UPSTREAM_CLOSED, f"{host.text} closed the connection in the middle of its response")
+            return
+        if upstream.requests > 1 and self.stale_retries < MAX_STALE_RETRIES and self._may_repeat() and self.has_replay:
+            # It was closed while idle, most likely: that is nobody's failure.
+            self.stale_retries += 1
+            self.is_dirty = True
+            self._release_host()
+            self._attempt(host if not host.is_removed else self._other_host(), host.cluster, time.monotonic())
+            return
+        self._fail(
+            Failure.RESET,
+            flag.UPSTREAM_CLOSED,
+            f"{host.text} closed the connection before it answered",
+            bytes_sent=True,
+        )
+
+    def on_upstream_malformed(self, upstream: "UpstreamConnection", error: HttpSyntaxError) -> None:
+        self._drop_upstream()
+        if self.has_responded:
+            self._cut(flag.UPSTREAM_PROTOCOL_ERROR, f"{upstream.host.text} broke HTTP: {error.detail}")
+        else:
+            self._fail(
+                Failure.PROTOCOL,
+                flag.UPSTREAM_PROTOCOL_ERROR,
+                f"{upstream.host.text} does not speak proper HTTP/1.1: {error.detail}",
+                bytes_sent=True,
+            )
+
+    def _may_repeat(self) -> bool:
+        policy = self.route.retry
+        if policy is not None:
+            return policy.may_replay(self.method, has_idempotency_key=self.template.head.has_idempotency_key)
+        return self.template.is_idempotent
+
+    def _fail(self, failure: Failure, flags: str, detail: str, *, bytes_sent: bool) -> None:
+        """The attempt ended without a response: try again or say so."""
+        host = self.host
+        assert host is not None
+        now = time.monotonic()
+        host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, now)
+        self.is_dirty = True
+        self.tried.append(host)
+        self._count_retry(host)
+        self._release_host()
+        policy = self.route.retry
+        if policy is not None and policy.wants_failure(failure, bytes_sent=bytes_sent):
+            if not bytes_sent or self._may_repeat():
+                if self._schedule_retry(host.cluster):
+                    return
+                if self.attempts > policy.max_retries:
+                    flags = flag.join(flags, flag.RETRIES_EXHAUSTED)
+            else:
+                detail += f"; {self.method.decode()} is not safe to repeat"
+        status = 504 if failure is Failure.TRY_TIMEOUT else 502 if failure is Failure.PROTOCOL else 503
+        self.ended_at = host
+        self._reply(status, flags, detail)
+
+    def _schedule_retry(self, cluster: ClusterState) -> bool:
+        """Wait a little, then try another host. False: no more tries, the body is gone, or the budget is used up."""
+        policy = self.route.retry
+        if policy is None or self.attempts > policy.max_retries or not self.has_replay:
+            return False
+        self._settle_retry()
+        if not cluster.may_retry():
+            self.detail = "retry budget used up"
+            self.flags = flag.UPSTREAM_OVERFLOW
+            return False
+        cluster.retries += 1
+        self.is_retrying = self.is_dirty = True
+        delay_s = policy.backoff.delay_s(self.attempts, self.plane.rng)
+        self.attempts += 1
+        self.known_responses = _NO_RESPONSES
+        self.retry_timer = self.plane.loop.call_later(delay_s, self._retry)
+        return True
+
+    def _retry(self) -> None:
+        self.retry_timer = None
+        now = time.monotonic()
+        cluster = self.branch.cluster
+        assert cluster is not None
+        self.last_move = now
+        self._set_deadline(now)
+        self._attempt(self._other_host(), cluster, now)
+
+    def _other_host(self) -> EndpointState | None:
+        cluster = self.branch.cluster
+        assert cluster is not None
+        if cluster.picker is None:
+            return cluster.original_host(self.connection.original_destination)
+        avoid = self.route.retry is None or self.route.retry.avoid_previous_hosts
+        return cluster.pick_other(self.tried if avoid else ())
+
+    def _settle_retry(self) -> None:
+        """The retry at hand is over: give its place in the budget back."""
+        if self.is_retrying:
+            self.is_retrying = False
+            cluster = self.branch.cluster
+            assert cluster is not None
+            cluster.retries -= 1
+
+    def _count_retry(self, host: EndpointState) -> None:
+        if self.attempts > 1:
+            self.branch.series_for(host).retries += 1
+
+    def _release_host(self) -> None:
+        host = self.host
+        if host is not None:
+            host.active -= 1
+            host.cluster.active -= 1
+            self.host = None
+
+    def _drop_upstream(self) -> None:
+        """Give up the attempt at hand and its connection."""
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            self.plane.pool.discard(upstream)
+        if self.is_waiting and self.host is not None:
+            self.is_waiting = False
+            self.plane.pool.stop_waiting(self.host, self)
+
+    # -- the request's body
+
+    def on_request_body(self, pieces: list[bytes]) -> None:
+        """Payload from the client."""
+        wire = chunk(pieces) if self.template.head.chunked else b"".join(pieces)
+        self.request_bytes += len(wire)
+        self.last_move = time.monotonic()
+        self.is_dirty = True
+        if self.is_active:
+            self._forward_body(wire)
+
+    def on_request_end(self, trailers: list[bytes]) -> None:
+        """The client has sent all of its request."""
+        self.request_done = self.is_dirty = True
+        if not self.is_active:
+            return
+        self.request_done_at = self.last_move = time.monotonic()
+        if self.template.head.chunked:
+            self._forward_body(last_chunk(trailers))
+        if self.upstream is not None and not self.has_responded:
+            self._expect_response()
+        self._set_deadline(self.last_move)
+
+    def _forward_body(self, wire: bytes) -> None:
+        if self.has_replay:
+            self.replay.append(wire)
+            self.replay_bytes += len(wire)
+        if self.upstream is not None:
+            self.upstream.transport.write(wire)
+            if self.replay_bytes > MAX_REPLAY_BYTES:
+                self._stop_replay()
+
+    def _stop_replay(self) -> None:
+        self.has_replay = False
+        self.replay = []
+        self.replay_bytes = 0
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether the client should stop sending: nobody takes its body yet and enough is kept."""
+        return self.is_active and self.upstream is None and self.replay_bytes >= MAX_REPLAY_BYTES
+
+    def on_upstream_full(self) -> None:
+        self.connection.pause_body()
+
+    def on_upstream_ready(self) -> None:
+        self.last_move = time.monotonic()
+        self.connection.resume_body()
+
+    # -- the response, the long way
+
+    def on_interim(self, head: ResponseHead) -> None:
+        """A 1xx. 100 has been said by us already; others are for clients that know them."""
+        if head.status != 100 and self.template.head.minor == 1:
+            lines = b"".join([line + b"\r\n" for line in head.kept_lines])
+            self.connection.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines))
+
+    def on_response(
+        self, upstream: "UpstreamConnection", head: ResponseHead, block: bytes, kind: BodyKind, *, is_whole: bool
+    ) -> bool:
+        """A final response's head. False: it is thrown away and the request tried again."""
+        now = self.last_move = time.monotonic()
+        host = upstream.host
+        status = head.status
+        if status >= 500:
+            gateway = status in (502, 503, 504)
+            host.cluster.fail(host, FailureKind.GATEWAY_ERROR if gateway else FailureKind.SERVER_ERROR, now)
+        elif host.health.has_failures:
+            host.health.succeed()
+        self._count_retry(host)
+        if status in self.route.retry_statuses and self._try_elsewhere(upstream, head, status, is_whole=is_whole):
+            return False
+        self._settle_retry()
+        self.has_responded = True
+        self._stop_replay()
+        self.status = status
+        self.upstream_keeps_alive = head.keep_alive
+        self._set_deadline(now)
+        self._send_head(head, block, kind, now)
+        return True
+
+    def _try_elsewhere(
+        self, upstream: "UpstreamConnection", head: ResponseHead, status: int, *, is_whole: bool
+    ) -> bool:
+        if not self._may_repeat():
+            self.detail = f"{self.method.decode()} is not safe to repeat"
+            return False
+        host = upstream.host
+        self.tried.append(host)
+        if not self._schedule_retry(host.cluster):
+            policy = self.route.retry
+            if policy is not None and self.attempts > policy.max_retries:
+                self.flags = flag.RETRIES_EXHAUSTED
+            return False
+        self._release_host()
+        self.upstream = None
+        if is_whole and head.keep_alive and self.request_done:
+            upstream.forget_response()
+            self.plane.pool.keep(upstream)
+        else:
+            self.plane.pool.discard(upstream)
+        return True
+
+    def _send_head(self, head: ResponseHead, block: bytes, kind: BodyKind, now: float) -> None:
+        request = self.template.head
+        lines = self.branch.response_lines(head)
+        if not head.has_date:
+            lines = [*lines, b"date: " + http_date()]
+        lines = [*lines, *self._response_framing(head, kind)]
+        first = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or REASONS.get(head.status, "").encode())
+        wire = first + b"".join([line + b"\r\n" for line in lines])
+        self.closes = (
+            not request.keep_alive
+            or self.plane.is_draining
+            or (kind is BodyKind.UNTIL_CLOSE and request.minor == 0)
+            or (kind is BodyKind.CHUNKED and request.minor == 0)
+            or not self.request_done
+        )
+        if head.has_date and not self.is_chunking and request.method != b"HEAD":
+            self.branch.remember(head, block, kind, wire)
+        connection_line = b"connection: close\r\n" if self.closes else b""
+        if request.minor == 0 and not self.closes:
+            connection_line = b"connection: keep-alive\r\n"
+        self.response_bytes = head.size_bytes
+        self.connection.transport.write(wire + connection_line + _service_time(int((now - self.started) * 1000)))
+
+    def _response_framing(self, head: ResponseHead, kind: BodyKind) -> list[bytes]:
+        if kind in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE):
+            self.is_chunking = self.template.head.minor == 1
+            return [b"transfer-encoding: chunked"] if self.is_chunking else []
+        if head.content_length >= 0 and head.status != 204:
+            return [b"content-length: %d" % head.content_length]
+        return []
+
+    def on_response_body(self, pieces: list[bytes]) -> None:
+        wire = chunk(pieces) if self.is_chunking else b"".join(pieces)
+        self.response_bytes += len(wire)
+        self.last_move = time.monotonic()
+        self.connection.transport.write(wire)
+
+    def on_response_end(self, upstream: "UpstreamConnection", trailers: list[bytes], *, keeps: bool) -> None:
+        """The response is complete. `keeps`: the connection can take another request."""
+        if self.is_chunking:
+            self.connection.transport.write(last_chunk(trailers))
+        self.upstream = None
+        upstream.owner = None
+        self._finish_upstream(upstream, keeps=keeps and self.request_done)
+        self._end()
+
+    def _finish_upstream(self, upstream: "UpstreamConnection", *, keeps: bool) -> None:
+        if keeps and not upstream.is_closed:
+            if self.connection.is_write_paused:
+                upstream.transport.resume_reading()
+            self.plane.pool.keep(upstream)
+        else:
+            self.plane.pool.discard(upstream)
+
+    def on_downstream_full(self) -> None:
+        if self.upstream is not None and not self.upstream.is_closed:
+            self.upstream.transport.pause_reading()
+
+    def on_downstream_ready(self) -> None:
+        self.last_move = time.monotonic()
+        if self.upstream is not None and not self.upstream.is_closed:
+            self.upstream.transport.resume_reading()
+
+    # -- upgrades
+
+    def on_switching(self, upstream: "UpstreamConnection", head: ResponseHead) -> bool:
+        """A 101. False when nobody asked for it."""
+        if not self.template.upgrade or head.upgrade.lower() != self.template.upgrade:
+            self.on_upstream_malformed(
+                upstream, HttpSyntaxError(400, "unasked-upgrade", "it switches protocols without being asked")
+            )
+            return False
+        self._settle_retry()
+        self.has_responded = self.is_tunnel = self.closes = True
+        self.status = 101
+        lines = [*self.branch.response_lines(head), b"connection: upgrade", b"upgrade: " + head.upgrade]
+        self.connection.transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join([line + b"\r\n" for line in lines]) + b"\r\n"
+        )
+        self.last_move = time.monotonic()
+        self._set_deadline(self.last_move)
+        self.connection.on_tunnel()
+        return True
+
+    def on_tunnel_data(self, data: bytes) -> None:
+        """From the upstream."""
+        self.response_bytes += len(data)
+        self.last_move = time.monotonic()
+        self.connection.transport.write(data)
+
+    def on_client_tunnel_data(self, data: bytes) -> None:
+        self.request_bytes += len(data)
+        self.last_move = time.monotonic()
+        if self.upstream is not None:
+            self.upstream.transport.write(data)
+
+    def on_tunnel_eof(self) -> None:
+        """The upstream has sent all."""
+        self.connection.transport.write_eof()
+        self._count_tunnel_eof()
+
+    def on_client_tunnel_eof(self) -> None:
+        if self.upstream is not None:
+            self.upstream.transport.write_eof()
+        self._count_tunnel_eof()
+
+    def _count_tunnel_eof(self) -> None:
+        self.tunnel_eofs += 1
+        if self.tunnel_eofs == 2 and self.upstream is not None:
+            self.upstream.owner = None
+            self.upstream.transport.close()
+            self.upstream = None
+            self._end()
+
+    # -- deadlines
+
+    def _set_deadline(self, now: float) -> None:
+        connection = self.connection
+        connection.deadline = self.next_deadline()
+        if connection.deadline < connection.wheel_at:
+            self.plane.wheel.watch(connection, now)
+
+    def next_deadline(self) -> float:
+        """When something about this request runs out."""
+        route = self.route
+        moved = max(self.started, self.last_move)
+        nearest = moved + route.idle_timeout_s
+        if not self.request_done or self.is_tunnel:
+            return nearest
+        nearest = min(nearest, self._timeout_at())
+        return nearest if self.has_responded else min(nearest, self._try_timeout_at())
+
+    def _timeout_at(self) -> float:
+        """Source: Envoy: the route's timeout starts when the whole request has come."""
+        since = self.request_done_at if self.template.has_body else self.started
+        return since + self.route.timeout_s
+
+    def _try_timeout_at(self) -> float:
+        policy = self.route.retry
+        if policy is None or policy.per_try_timeout_s is None or self.retry_timer is not None:
+            return NEVER
+        since = self.last_move if self.attempts > 1 or self.template.has_body else self.started
+        return since + policy.per_try_timeout_s
+
+    def on_deadline(self, now: float) -> None:
+        """Something may have run out."""
+        if self.next_deadline() > now:
+            self.connection.deadline = self.next_deadline()
+            return
+        route = self.route
+        if self.request_done and not self.is_tunnel and self._timeout_at() <= now:
+            self._time_out(f"no complete response within {route.timeout_s:g} s")
+        elif self.request_done and not self.has_responded and self._try_timeout_at() <= now:
+            self._drop_upstream()
+            policy = route.retry
+            assert policy is not None
+            host = self.host.text if self.host is not None else "the endpoint"
+            why = f"no response from {host} within the try's {policy.per_try_timeout_s:g} s"
+            self._fail(Failure.TRY_TIMEOUT, flag.UPSTREAM_TIMEOUT, why, bytes_sent=True)
+            if self.is_active:
+                self._set_deadline(now)
+        elif self.has_responded:
+            self._cut(flag.STREAM_IDLE_TIMEOUT, f"nothing moved for {route.idle_timeout_s:g} s")
+        elif self.request_done:
+            self._time_out(f"nothing moved for {route.idle_timeout_s:g} s")
+        else:
+            self._drop_upstream()
+            self._reply(408, flag.STREAM_IDLE_TIMEOUT, f"the request's body stalled for {route.idle_timeout_s:g} s")
+
+    def _time_out(self, why: str) -> None:
+        self._cancel_retry()
+        self._drop_upstream()
+        if self.has_responded:
+            self._cut(flag.UPSTREAM_TIMEOUT, why)
+            return
+        if self.host is not None:
+            self.host.cluster.fail(self.host, FailureKind.LOCAL_ORIGIN, time.monotonic())
+        self._reply(504, flag.UPSTREAM_TIMEOUT, why)
+
+    def _cancel_retry(self) -> None:
+        if self.retry_timer is not None:
+            self.retry_timer.cancel()
+            self.retry_timer = None
+
+    # -- ends
+
+    def on_client_gone(self) -> None:
+        """The client closed its connection. What was begun upstream is cut off."""
+        self._cancel_retry()
+        self._drop_upstream()
+        if self.tunnel_eofs == 0:
+            self.flags = flag.join(self.flags, flag.DOWNSTREAM_CLOSED)
+            self.detail = "the client went away"
+        self._account()
+
+    def on_client_malformed(self, error: HttpSyntaxError) -> None:
+        """The body cannot be read on."""
+        self._cancel_retry()
+        self._drop_upstream()
+        if self.has_responded:
+            self._cut(flag.DOWNSTREAM_PROTOCOL_ERROR, error.detail)
+        else:
+            self._reply(error.status, flag.DOWNSTREAM_PROTOCOL_ERROR, error.detail)
+
+    def _cut(self, flags: str, why: str) -> None:
+        """The response has begun, so all that can be said is a broken connection."""
+        self._drop_upstream()
+        self.flags = flag.join(self.flags, flags)
+        self.detail = why
+        self._account()
+        self.connection.abort()
+
+    def _reply(self, status: int, flags: str, why: str) -> None:
+        self.flags = flag.join(flags, self.flags)
+        self.detail = f"{why}; {self.detail}" if self.detail else why
+        self._reply_direct(status, self.detail.encode("utf-8", "replace") + b"\n", ())
+
+    def _reply_direct(self, status: int, body: bytes, lines: tuple[bytes, ...]) -> None:
+        head = self.template.head
+        self.status = status
+        self.closes = not head.keep_alive or self.plane.is_draining or not self.request_done
+        if head.minor == 0 and not self.closes:
+            lines = (*lines, b"connection: keep-alive")
+        wire = reply(
+            status,
+            body,
+            server_line=self.runtime.server_line,
+            lines=lines,
+            keeps=not self.closes,
+            is_head=self.method == b"HEAD",
+        )
+        self.response_bytes = len(wire)
+        self.connection.transport.write(wire)
+        self._end()
+
+    def _end(self) -> None:
+        closes = self.closes
+        self._account()
+        now = time.monotonic()
+        if closes or not self.request_done:
+            self.connection.linger(now)
+        else:
+            self.connection.on_exchange_end(now)
+
+    def _account(self) -> None:
+        """Count the request where it ended, write it down, and be ready for the next."""
+        elapsed_ms = (time.monotonic() - self.started) * 1000.0
+        host = self.host or self.ended_at
+        result = self.branch.series_for(host).result(self.status, self.flags)
+        result.count += 1
+        result.duration_ms.add(elapsed_ms)
+        result.request_bytes.add(self.request_bytes)
+        result.response_bytes.add(self.response_bytes)
+        if self.trace is not None or self.runtime.access_log is not None:
+            self._record(elapsed_ms, host)
+        self._settle_retry()
+        self._release_host()
+        self.is_active = False
+        self.known_responses = _NO_RESPONSES
+        self._reset()
+
+    def _record(self, elapsed_ms: float, host: EndpointState | None) -> None:
+        record = self._make_record(elapsed_ms, host)
+        if self.runtime.access_log is not None:
+            self.runtime.access_log.write(record)
+        if self.trace is not None:
+            self.plane.spans.offer(record)
+
+    def _make_record(self, elapsed_ms: float, host: EndpointState | None) -> RequestRecord:
+        head = self.template.head
+        tracing = self.runtime.filter.tracing
+        parent = self.template.parent
+        return RequestRecord(
+            direction=self.runtime.direction,
+            listener=self.runtime.listener,
+            start_s=time.time() - elapsed_ms / 1000.0,
+            duration_ms=elapsed_ms,
+            method=head.method.decode("latin-1"),
+            target=head.target.decode("latin-1"),
+            authority=head.authority.decode("latin-1"),
+            minor=head.minor,
+            status=self.status,
+            flags=self.flags,
+            detail=self.detail,
+            request_bytes=self.request_bytes,
+            response_bytes=self.response_bytes,
+            attempts=self.attempts,
+            cluster=self.branch.name,
+            endpoint=host.text if host is not None else "",
+            route=self.route.name,
+            provenance=self.branch.provenance,
+            request_id=(head.request_id or self.request_id).decode("latin-1"),
+            client=self.connection.peer_text,
+            service=tracing.service_name if tracing is not None else "",
+            trace=self.trace,
+            parent_span_id=parent.span_id if parent is not None else b"",
+        )
+
+
+def _service_time(ms: int) -> bytes:
+    return b"x-envoy-upstream-service-time: %d\r\n\r\n" % ms
+
+
+def seeded_rng() -> random.Random:
+    """Chance for one data plane, from the system's entropy. Make it after a fork, never before."""
+    return random.Random()

@@ -1,0 +1,205 @@
+"""The data plane of one process: clusters, sites, connections, clocks. One loop, one thread.
+
+`apply` takes a snapshot over: clusters keep their connections and health, and every request that starts afterwards reads the new
+routes. A request under way keeps the routes it began with.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+
+from mesh.routing.matcher import CompiledTable
+from mesh.routing.table import RouteTable
+from sidecar.access_log import AccessLogWriter
+from sidecar.cluster import ClusterState
+from sidecar.config import AccessLog, Direction, HttpFilter, Snapshot
+from sidecar.downstream import DownstreamConnection
+from sidecar.errors import SnapshotError
+from sidecar.exchange import seeded_rng
+from sidecar.ids import RequestIds
+from sidecar.pool import Pool
+from sidecar.records import SpanSink
+from sidecar.runtime import HttpRuntime
+from sidecar.stats import ProxyStats
+from sidecar.tcp import TcpConnection
+from sidecar.timers import DeadlineWheel
+
+logger = logging.getLogger(__name__)
+
+SWEEP_EVERY_S = 1.0
+
+
+class HttpSite:
+    """What an HTTP connection holds on to: the runtime changes with every snapshot, the site stays."""
+
+    __slots__ = ("runtime",)
+
+    def __init__(self, runtime: HttpRuntime) -> None:
+        self.runtime = runtime
+
+
+class Plane:
+    """Everything that the connections of one process share."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, tasks: asyncio.TaskGroup, spans: SpanSink | None = None
+    ) -> None:
+        self.loop = loop
+        self.tasks = tasks
+        self.rng: random.Random = seeded_rng()
+        self.ids = RequestIds(self.rng)
+        self.wheel = DeadlineWheel(loop)
+        self.pool = Pool(tasks, time.monotonic)
+        self.stats = ProxyStats()
+        self.spans = spans or SpanSink()
+        self.is_draining = False
+        self.snapshot = Snapshot()
+        self.clusters: dict[str, ClusterState] = {}
+        self.connections: set[DownstreamConnection] = set()
+        self.tcp_connections: set[TcpConnection] = set()
+        self._sites: dict[tuple[str, str], HttpSite] = {}
+        self._tables: dict[int, CompiledTable] = {}
+        self._logs: dict[AccessLog, AccessLogWriter] = {}
+        self._sweeper: asyncio.TimerHandle | None = loop.call_later(SWEEP_EVERY_S, self._sweep)
+
+    # -- configuration
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Take `snapshot` over, all or nothing. Raises SnapshotError or RouteTableError; the old one then stays in force."""
+        filters = _http_filters(snapshot)
+        tables = self._compile(snapshot, filters)
+        self._apply_clusters(snapshot)
+        self._tables = {id(table.table): table for table in tables.values()}
+        self.snapshot = snapshot
+        for key, (direction, config) in filters.items():
+            runtime = HttpRuntime(
+                listener=key[0],
+                direction=direction,
+                config=config,
+                table=tables[key],
+                clusters=self.clusters,
+                stats=self.stats,
+                access_log=self._log(config.access_log),
+                rng=self.rng,
+            )
+            site = self._sites.get(key)
+            if site is None:
+                self._sites[key] = HttpSite(runtime)
+            else:
+                site.runtime = runtime
+        for key in [key for key in self._sites if key not in filters]:
+            del self._sites[key]  # its connections end with the runtime they have
+
+    def _compile(
+        self, snapshot: Snapshot, filters: "Mapping[tuple[str, str], tuple[Direction, HttpFilter]]"
+    ) -> dict[tuple[str, str], CompiledTable]:
+        """One compiled table per HTTP filter; a table that is the same object as before is not compiled again."""
+        done: dict[int, CompiledTable] = {}
+        compiled: dict[tuple[str, str], CompiledTable] = {}
+        for key, (_, config) in filters.items():
+            table = _table_of(snapshot, key[0], config)
+            known = done.get(id(table)) or self._tables.get(id(table))
+            if known is None or known.table is not table:
+                known = CompiledTable(table)
+            done[id(table)] = compiled[key] = known
+        return compiled
+
+    def _apply_clusters(self, snapshot: Snapshot) -> None:
+        for name, config in snapshot.clusters.items():
+            state = self.clusters.get(name)
+            if state is None:
+                self.clusters[name] = ClusterState(config, self.rng)
+            else:
+                self.pool.close_all(state.update(config))
+        gone = [name for name in self.clusters if name not in snapshot.clusters]
+        if gone:
+            # Requests under way still hold the old dictionary through their runtime.
+            clusters = dict(self.clusters)
+            for name in gone:
+                self.pool.close_all(clusters.pop(name).close())
+            self.clusters = clusters
+
+    def _log(self, config: AccessLog | None) -> AccessLogWriter | None:
+        if config is None:
+            return None
+        writer = self._logs.get(config)
+        if writer is None:
+            try:
+                writer = self._logs[config] = AccessLogWriter(config, self.loop)
+            except OSError as error:
+                logger.error("access log not written", extra={"path": config.path, "error": error.strerror})
+                return None
+        return writer
+
+    def site(self, listener: str, chain: str) -> HttpSite:
+        """The site of an HTTP chain of the current snapshot."""
+        return self._sites[(listener, chain)]
+
+    # -- connections
+
+    def on_opened(self, connection: DownstreamConnection) -> None:
+        self.connections.add(connection)
+        self.stats.downstream_connections_opened += 1
+        self.stats.downstream_connections_active += 1
+
+    def on_closed(self, connection: DownstreamConnection) -> None:
+        self.connections.discard(connection)
+        self.stats.downstream_connections_active -= 1
+
+    # -- housekeeping
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        clusters = list(self.clusters.values())
+        for cluster in clusters:
+            cluster.sweep(now)
+        self.pool.sweep(clusters, now)
+        self._sweeper = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
+
+    def drain(self) -> None:
+        """From now on every response says `connection: close`, and connections between requests are closed."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    def close(self) -> None:
+        """Break every connection and stop all timers."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in list(self.connections):
+            connection.abort()
+        for session in list(self.tcp_connections):
+            session.abort()
+        for cluster in self.clusters.values():
+            self.pool.close_all(cluster.close())
+        self.wheel.close()
+        for writer in self._logs.values():
+            writer.close()
+
+
+def chain_key(name: str, index: int) -> str:
+    """What tells the chains of a listener apart."""
+    return name or f"#{index}"
+
+
+def _http_filters(snapshot: Snapshot) -> dict[tuple[str, str], tuple[Direction, HttpFilter]]:
+    return {
+        (listener.name, chain_key(chain.name, index)): (listener.direction, chain.filter)
+        for listener in snapshot.listeners
+        for index, chain in enumerate(listener.chains)
+        if isinstance(chain.filter, HttpFilter)
+    }
+
+
+def _table_of(snapshot: Snapshot, listener: str, config: HttpFilter) -> RouteTable:
+    if config.inline_routes is not None:
+        return config.inline_routes
+    table = snapshot.route_tables.get(config.route_table)
+    if table is None:
+        raise SnapshotError(
+            f'listener "{listener}": route table "{config.route_table}" is not in this snapshot; send it first'
+        )
+    return table

@@ -1,0 +1,197 @@
+"""Upstream connections: kept for the next request, made when needed, bounded per cluster.
+
+The hot path takes an idle connection off `EndpointState.idle` itself. `Pool` does the rest:
+making connections in owned tasks, requests that wait, and closing what is idle for too long.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from mesh.net.tasks import spawn
+from sidecar.cluster import ClusterState, EndpointState
+from sidecar.exchange import Exchange
+from sidecar.upstream import UpstreamConnection
+
+logger = logging.getLogger(__name__)
+
+OUTBOUND_MARK = 1337
+"""SO_MARK of every upstream socket: the interception rules let it pass. See docs/contracts.md."""
+
+
+class Pool:
+    """Makes and keeps upstream connections for all clusters of one data plane."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, now: Callable[[], float]) -> None:
+        self._tasks = tasks
+        self._now = now
+        self._can_mark = True
+        self.connect_failures_total = 0
+        self.connects_total = 0
+
+    # -- called by the exchange
+
+    def wait(self, host: EndpointState, exchange: Exchange) -> bool:
+        """Queue `exchange` for a connection to `host`; it gets `on_connection` or `on_connect_failed`. False: the queue is full."""
+        cluster = host.cluster
+        if cluster.pending >= cluster.config.limits.max_pending:
+            return False
+        cluster.pending += 1
+        host.pending.append(exchange)
+        host.keeps_simply = False
+        self._connect_for_pending(host)
+        return True
+
+    def stop_waiting(self, host: EndpointState, exchange: Exchange) -> None:
+        """Undo `wait`; no call if it is not waiting any more."""
+        host.pending.remove(exchange)
+        host.cluster.pending -= 1
+        host.refresh()
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """A connection has become free and can be used again."""
+        host = connection.host
+        limit = host.cluster.config.max_requests_per_connection
+        connection.owner = None
+        if host.is_removed or connection.is_closed or (limit and connection.requests >= limit):
+            self.discard(connection)
+        elif host.pending:
+            self._hand_over(host, connection)
+        else:
+            connection.idle_since = self._now()
+            host.idle.append(connection)
+
+    def discard(self, connection: UpstreamConnection) -> None:
+        """Close a connection that nobody owns any more. Its last written bytes may be lost."""
+        connection.owner = None
+        if not connection.is_closed:
+            self._forget_idle(connection)
+            connection.transport.abort()
+
+    # -- called by the connection
+
+    def on_lost(self, connection: UpstreamConnection) -> None:
+        """It is closed. Its place may be needed by somebody who waits."""
+        host = connection.host
+        host.open -= 1
+        host.cluster.connections -= 1
+        self._forget_idle(connection)
+        if host.pending:
+            self._connect_for_pending(host)
+
+    def _forget_idle(self, connection: UpstreamConnection) -> None:
+        if connection.owner is None and connection in connection.host.idle:
+            connection.host.idle.remove(connection)
+
+    # -- connecting
+
+    def _connect_for_pending(self, host: EndpointState) -> None:
+        cluster = host.cluster
+        while host.connecting < len(host.pending):
+            # A host without any connection may always make one, else it would starve (Envoy does the same).
+            if cluster.connections >= cluster.config.limits.max_connections and host.open > 0:
+                return
+            host.connecting += 1
+            host.open += 1
+            cluster.connections += 1
+            self.connects_total += 1
+            spawn(self._tasks, self._connect(host), name=f"connect {host.text}")
+
+    async def _connect(self, host: EndpointState) -> None:
+        timeout_s = host.cluster.config.connect_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._open(host)
+        except TimeoutError:
+            self._on_connect_failed(host, f"no connection within {timeout_s:g} s")
+            return
+        except OSError as error:
+            self._on_connect_failed(host, error.strerror or str(error))
+            return
+        except BaseException:
+            self._undo_connect(host)
+            raise
+        host.connecting -= 1
+        if host.pending:
+            self._hand_over(host, connection)
+        elif host.is_removed:
+            self.discard(connection)
+        else:
+            connection.idle_since = self._now()
+            host.idle.append(connection)
+
+    async def _open(self, host: EndpointState) -> UpstreamConnection:
+        sock = await self.connect_socket(host)
+        try:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(lambda: UpstreamConnection(self, host), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    async def connect_socket(self, host: EndpointState) -> socket.socket:
+        """A connected socket to `host`, marked so that the interception rules let it pass. Raises OSError."""
+        family = socket.AF_INET6 if ":" in host.address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._mark(sock)
+            await asyncio.get_running_loop().sock_connect(sock, (host.address, host.port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _mark(self, sock: socket.socket) -> None:
+        if not self._can_mark:
+            return
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OUTBOUND_MARK)
+        except PermissionError:
+            self._can_mark = False
+            logger.warning("upstream sockets carry no mark: not permitted; fine without transparent interception")
+
+    def _undo_connect(self, host: EndpointState) -> None:
+        host.connecting -= 1
+        host.open -= 1
+        host.cluster.connections -= 1
+
+    def _on_connect_failed(self, host: EndpointState, why: str) -> None:
+        """One failed connection fails one waiting request; the others have connections of their own on the way."""
+        self.connect_failures_total += 1
+        self._undo_connect(host)
+        exchange = self._next_pending(host)
+        if exchange is not None:
+            exchange.on_connect_failed(why)
+
+    def _hand_over(self, host: EndpointState, connection: UpstreamConnection) -> None:
+        exchange = self._next_pending(host)
+        assert exchange is not None
+        exchange.on_connection(connection)
+
+    def _next_pending(self, host: EndpointState) -> Exchange | None:
+        if not host.pending:
+            return None
+        exchange = host.pending.popleft()
+        host.cluster.pending -= 1
+        if not host.pending:
+            host.refresh()
+        return exchange
+
+    # -- housekeeping
+
+    def sweep(self, clusters: list[ClusterState], now: float) -> None:
+        """Close connections that were idle for longer than their cluster's idle timeout."""
+        for cluster in clusters:
+            oldest = now - cluster.config.idle_timeout_s
+            for host in cluster.hosts.values():
+                while host.idle and host.idle[0].idle_since < oldest:
+                    self.discard(host.idle[0])
+
+    def close_all(self, connections: list[UpstreamConnection]) -> None:
+        """Close idle connections that belong to endpoints that are gone."""
+        for connection in connections:
+            self.discard(connection)

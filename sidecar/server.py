@@ -1,0 +1,113 @@
+"""Listeners: binds what a snapshot says and hands connections on. The data plane's front door for the control side."""
+
+import asyncio
+import errno
+import logging
+import socket
+from functools import partial
+
+from sidecar.accept import Acceptor
+from sidecar.config import Listener, Snapshot
+from sidecar.errors import ListenError
+from sidecar.outbound.dispatch import OutboundDispatch
+from sidecar.plane import Plane
+from sidecar.records import SpanSink
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+
+
+class DataPlane:
+    """A data plane with its listening sockets.
+
+    Lifetime: make it inside the loop with a TaskGroup that outlives it; `apply` snapshots; at the end `drain`, wait a little, `close`.
+    """
+
+    def __init__(self, tasks: asyncio.TaskGroup, spans: SpanSink | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.plane = Plane(self._loop, tasks, spans)
+        self.outbound = OutboundDispatch(Snapshot())
+        self._listeners: dict[str, Listener] = {}
+        self._servers: dict[str, asyncio.Server] = {}
+        self._bound: dict[str, tuple[str, int]] = {}
+
+    def listener(self, name: str) -> Listener | None:
+        """A listener of the current snapshot."""
+        return self._listeners.get(name)
+
+    def address(self, name: str) -> tuple[str, int]:
+        """Where a bound listener really listens (its port may have been 0)."""
+        return self._bound[name]
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Take a snapshot over, all or nothing.
+
+        Raises SnapshotError, RouteTableError (it does not hold together) or ListenError (an address cannot be bound); what was in
+        force stays. Connections that are open go on; new requests on them follow the new routes.
+        """
+        wanted = {listener.name: listener for listener in snapshot.listeners if listener.bind}
+        kept = {
+            name
+            for name, listener in wanted.items()
+            if name in self._servers and _same_address(listener, self._listeners[name])
+        }
+        fresh: dict[str, socket.socket] = {}
+        try:
+            for name, listener in wanted.items():
+                if name not in kept:
+                    fresh[name] = _bind(listener, replaces=name in self._servers)
+            self.plane.apply(snapshot)
+        except BaseException:
+            for sock in fresh.values():
+                sock.close()
+            raise
+        self.outbound = OutboundDispatch(snapshot)
+        self._listeners = {listener.name: listener for listener in snapshot.listeners}
+        for name in [name for name in self._servers if name not in kept]:
+            self._servers.pop(name).close()
+            del self._bound[name]
+        for name, sock in fresh.items():
+            self._bound[name] = sock.getsockname()[:2]
+            self._servers[name] = await self._loop.create_server(
+                partial(Acceptor, self, name), sock=sock, backlog=BACKLOG
+            )
+
+    def drain(self) -> None:
+        """Take no new connections; say `connection: close` on the others and close those between requests."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        self.plane.drain()
+
+    @property
+    def active_requests(self) -> int:
+        """Requests under way; 0 says that a drain is over."""
+        return sum(1 for connection in self.plane.connections if connection.exchange.is_active)
+
+    def close(self) -> None:
+        """Stop at once: close listeners, break every connection."""
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        self.plane.close()
+
+
+def _same_address(one: Listener, other: Listener) -> bool:
+    return one.address == other.address and one.port == other.port
+
+
+def _bind(listener: Listener, *, replaces: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((listener.address, listener.port))
+    except OSError as error:
+        sock.close()
+        hint = "; is another proxy running?" if error.errno == errno.EADDRINUSE and not replaces else ""
+        raise ListenError(
+            f'listener "{listener.name}": cannot bind {listener.address}:{listener.port}: {error.strerror}{hint}'
+        ) from error
+    return sock

@@ -1,0 +1,171 @@
+"""A connection to an endpoint: parses responses and hands them to the exchange that owns it.
+
+Hot path: a response whose head has been seen before and whose body came with it takes one dictionary look-up and goes
+straight to `Exchange.complete`. Everything else goes through `_on_bytes`.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from mesh.http.body import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
+from mesh.http.errors import HttpSyntaxError
+from mesh.http.response import BodyKind, ResponseHead, find_response_head, parse_response_head
+
+if TYPE_CHECKING:
+    from sidecar.cluster import EndpointState
+    from sidecar.exchange import Exchange
+    from sidecar.pool import Pool
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One HTTP/1.1 connection to an endpoint. Idle when `owner` is None."""
+
+    __slots__ = (
+        "_buffer",
+        "_reader",
+        "has_upgraded",
+        "host",
+        "idle_since",
+        "is_closed",
+        "is_write_paused",
+        "owner",
+        "pool",
+        "requests",
+        "transport",
+    )
+
+    def __init__(self, pool: "Pool", host: "EndpointState") -> None:
+        self.pool = pool
+        self.host = host
+        self.owner: Exchange | None = None
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.requests = 0
+        """Requests sent on it; the first one is 1."""
+        self.idle_since = 0.0
+        self.is_closed = False
+        self.is_write_paused = False
+        self.has_upgraded = False
+        self._buffer = b""
+        self._reader: BodyReader | None = None
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        owner = self.owner
+        if owner is None:
+            self.pool.discard(self)  # nobody asked: whatever it is, it would answer the next request
+            return
+        if self._reader is None and not self._buffer and not self.has_upgraded:
+            end = data.find(b"\r\n\r\n") + 4
+            known = owner.known_responses.get(data[:end])
+            if known is not None and known.whole_length == len(data) - end:
+                owner.complete(self, known, data, end)
+                return
+        self._on_bytes(owner, data)
+
+    def eof_received(self) -> bool:
+        owner = self.owner
+        if self.has_upgraded and owner is not None:
+            owner.on_tunnel_eof()
+            return True
+        return False  # closes the transport; connection_lost says the rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        self.pool.on_lost(self)
+        owner = self.owner
+        if owner is None:
+            return
+        reader = self._reader
+        if isinstance(reader, UntilCloseReader) and exc is None:
+            reader.done = True
+            owner.on_response_end(self, [], keeps=False)
+        else:
+            owner.on_upstream_lost(self)
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        if self.owner is not None:
+            self.owner.on_upstream_full()
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        if self.owner is not None:
+            self.owner.on_upstream_ready()
+
+    # -- response parsing
+
+    def _on_bytes(self, owner: "Exchange", data: bytes) -> None:
+        if self.has_upgraded:
+            owner.on_tunnel_data(data)
+            return
+        try:
+            if self._reader is None:
+                self._on_head_bytes(owner, data)
+            else:
+                self._on_body_bytes(owner, data, 0)
+        except HttpSyntaxError as error:
+            owner.on_upstream_malformed(self, error)
+
+    def _on_head_bytes(self, owner: "Exchange", data: bytes) -> None:
+        data = self._buffer + data if self._buffer else data
+        self._buffer = b""
+        while True:
+            end = find_response_head(data)
+            if end < 0:
+                self._buffer = data
+                return
+            block = data[:end]
+            head = parse_response_head(block)
+            if head.status >= 200 or head.status == 101:
+                break
+            owner.on_interim(head)
+            data = data[end:]
+        self._begin_body(owner, head, block, data, end)
+
+    def _begin_body(self, owner: "Exchange", head: ResponseHead, block: bytes, data: bytes, at: int) -> None:
+        if head.status == 101:
+            if owner.on_switching(self, head):
+                self.has_upgraded = True
+                if at < len(data):
+                    owner.on_tunnel_data(data[at:])
+            return
+        kind = head.body_kind(owner.method)
+        self._reader = _reader_for(kind, head)
+        is_whole = kind is BodyKind.NONE or (kind is BodyKind.LENGTH and len(data) - at >= head.content_length)
+        if not owner.on_response(self, head, block, kind, is_whole=is_whole):
+            return  # thrown away for a retry
+        if self._reader is None:
+            self._finish(owner, [], head.keep_alive and at == len(data))
+        elif at < len(data):
+            self._on_body_bytes(owner, data, at)
+
+    def _on_body_bytes(self, owner: "Exchange", data: bytes, at: int) -> None:
+        reader = self._reader
+        assert reader is not None
+        pieces, at = reader.feed(data, at)
+        if pieces:
+            owner.on_response_body(pieces)
+        if reader.done and self.owner is owner:
+            self._finish(owner, reader.trailers, owner.upstream_keeps_alive and at == len(data))
+
+    def _finish(self, owner: "Exchange", trailers: list[bytes], keeps: bool) -> None:
+        self._reader = None
+        owner.on_response_end(self, trailers, keeps=keeps)
+
+    def forget_response(self) -> None:
+        """The response at hand is thrown away, all of it having been read."""
+        self._reader = None
+
+
+def _reader_for(kind: BodyKind, head: ResponseHead) -> BodyReader | None:
+    if kind is BodyKind.LENGTH:
+        return LengthReader(head.content_length)
+    if kind is BodyKind.CHUNKED:
+        return ChunkedReader()
+    if kind is BodyKind.UNTIL_CLOSE:
+        return UntilCloseReader()
+    return None
