@@ -10,11 +10,11 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from controlplane.store.channel import WriterChannel, start_writer
+from controlplane.store.config import SqliteConfig
 from controlplane.store.errors import (
     CompactedError,
     FutureRevisionError,
@@ -48,22 +48,6 @@ from controlplane.store.watches import Watcher, Watches
 from controlplane.store.wire import Batch, Row
 
 _LEASE_RETRY_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqliteConfig:
-    """Bounds of the embedded store."""
-
-    cache_bytes: int = 64 << 20
-    """Values of live keys kept in memory. Bytes, > 0."""
-    history_bytes: int = 32 << 20
-    """Newest changes kept in memory for watches and reads a little in the past. Bytes, > 0."""
-    history_revisions: int = 50_000
-    """The same bound in transactions, > 0."""
-    pending_bytes: int = 64 << 20
-    """Writes on their way to the disk; `txn` waits while there are more. Bytes, > 0."""
-    quota_bytes: int = 0
-    """Refuse writes (StoreFullError) when the file would grow past this; 0 = only the disk limits. Bytes."""
 
 
 async def open_sqlite_store(path: Path, config: SqliteConfig | None = None) -> "SqliteStore":
@@ -134,6 +118,11 @@ class SqliteStore:
     def writer_pid(self) -> int:
         """The writer's process id; for tests and status pages."""
         return self._channel.pid
+
+    @property
+    def cached_bytes(self) -> int:
+        """What the values of live keys take in memory now."""
+        return self._index.cached_bytes
 
     # Reads
 
