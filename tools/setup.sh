@@ -68,6 +68,9 @@ if [ ! -e "$stamp" ]; then
     [ "$level" = run ] || extra="[test]"
     say "installing meshwork$extra and its libraries into .venv"
     .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extra"
+    # xds-protos carries an old copy of opentelemetry/proto over the one of opentelemetry-proto: put the newer one back on top.
+    .venv/bin/python -m pip install -q --disable-pip-version-check --force-reinstall --no-deps \
+        "$(grep '^opentelemetry-proto==' constraints.txt)"
     if [ "$level" != run ]; then
         if ! command -v kubectl >/dev/null 2>&1 && [ ! -x .venv/bin/kubectl ]; then
             say "installing kubectl 1.32 into .venv"

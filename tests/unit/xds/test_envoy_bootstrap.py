@@ -1,6 +1,7 @@
 """The rendered bootstrap says who, where and how; values that can't work are refused."""
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -38,6 +39,6 @@ def test_json_and_yaml_say_the_same() -> None:
     ("field", "value"), [("discovery_address", "nowhere"), ("discovery_address", ":1"), ("token", "")]
 )
 def test_values_that_cannot_work_are_refused(field: str, value: str) -> None:
-    values = {"namespace": "shop", "token": "t", "ca_pem": "PEM", field: value}
+    values: dict[str, Any] = {"namespace": "shop", "token": "t", "ca_pem": "PEM", field: value}
     with pytest.raises(BootstrapRenderError):
         render_envoy_bootstrap(EnvoyIdentity(**values))
