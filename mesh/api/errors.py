@@ -1,6 +1,9 @@
 """What can be wrong with an API object or a text that describes one."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.errors import UserError
 
@@ -37,6 +40,15 @@ class SchemaError(ApiObjectError):
     """A schema (of a CustomResourceDefinition, say) cannot be used."""
 
 
+REQUIRED = "FieldValueRequired"
+INVALID = "FieldValueInvalid"
+NOT_SUPPORTED = "FieldValueNotSupported"
+DUPLICATE = "FieldValueDuplicate"
+FORBIDDEN = "FieldValueForbidden"
+TYPE_INVALID = "FieldValueTypeInvalid"
+UNKNOWN = "FieldValueUnknown"
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """One thing wrong with one field, as Kubernetes reports it in `status.details.causes`."""
@@ -53,10 +65,32 @@ class FieldError:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-REQUIRED = "FieldValueRequired"
-INVALID = "FieldValueInvalid"
-NOT_SUPPORTED = "FieldValueNotSupported"
-DUPLICATE = "FieldValueDuplicate"
-FORBIDDEN = "FieldValueForbidden"
-TYPE_INVALID = "FieldValueTypeInvalid"
-UNKNOWN = "FieldValueUnknown"
+def required(path: str, detail: str = "") -> FieldError:
+    """The field is missing or empty."""
+    return FieldError(path, REQUIRED, f"Required value: {detail}" if detail else "Required value")
+
+
+def invalid(path: str, value: Any, detail: str) -> FieldError:
+    """The field has a value it cannot have; `detail` says what it must be."""
+    return FieldError(path, INVALID, f"Invalid value: {_shown(value)}: {detail}")
+
+
+def not_supported(path: str, value: Any, allowed: Iterable[str]) -> FieldError:
+    """The field has none of the values it may have."""
+    choices = ", ".join(f'"{choice}"' for choice in allowed)
+    return FieldError(path, NOT_SUPPORTED, f"Unsupported value: {_shown(value)}: supported values: {choices}")
+
+
+def duplicate(path: str, value: Any) -> FieldError:
+    """The value must be unique in its list."""
+    return FieldError(path, DUPLICATE, f"Duplicate value: {_shown(value)}")
+
+
+def forbidden(path: str, detail: str) -> FieldError:
+    """The field may not be set, or not be changed, here."""
+    return FieldError(path, FORBIDDEN, f"Forbidden: {detail}")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 120 else text[:117] + "..."
