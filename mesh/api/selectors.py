@@ -5,14 +5,12 @@ Selectors" and "Field Selectors".
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mesh.api.errors import SelectorError
 from mesh.api.meta import LabelSelector
-from mesh.api.resources import Resource
-from mesh.api.tree import look_up
 
 MAX_LENGTH = 16_384
 """A longer selector is refused. Characters."""
@@ -178,107 +176,43 @@ def label_map_selector(labels: Mapping[str, str] | None) -> Selector:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldRequirement:
+    """One condition on one field."""
+
+    path: str
+    """Dotted, such as `spec.nodeName`."""
+    is_equal: bool
+    """False: the field must differ."""
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class FieldSelector:
-    """Conditions on fields of the object, by dotted path; a missing field reads as ""."""
+    """All requirements must hold; none means everything matches. Which paths a kind offers is the server's to say."""
 
-    terms: tuple[tuple[str, bool, str], ...] = ()
-    """(path, wants equality, value)."""
+    requirements: tuple[FieldRequirement, ...] = ()
 
-    def matches(self, obj: Mapping[str, Any]) -> bool:
-        """True when every term holds for this object."""
-        return all((_field_text(obj, path) == value) is equal for path, equal, value in self.terms)
-
-    def required_value(self, path: str) -> str | None:
-        """The value the selector pins `path` to by equality, or None."""
-        for term_path, equal, value in self.terms:
-            if equal and term_path == path:
-                return value
-        return None
-
-    @property
-    def is_empty(self) -> bool:
-        """Matches everything."""
-        return not self.terms
+    def matches(self, read: Callable[[str], str]) -> bool:
+        """True when every requirement holds; `read(path)` gives the object's field as text, "" when it is missing."""
+        return all((read(r.path) == r.value) is r.is_equal for r in self.requirements)
 
 
-def _field_text(obj: Mapping[str, Any], path: str) -> str:
-    value = look_up(obj, *path.split("."))
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-_METADATA_FIELDS = ("metadata.name", "metadata.namespace")
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "Pod": (
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.serviceAccountName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.podIP",
-        "status.nominatedNodeName",
-    ),
-    "Node": ("spec.unschedulable",),
-    "Namespace": ("status.phase",),
-    "Secret": ("type",),
-    "Service": ("spec.clusterIP", "spec.type"),
-    "ReplicaSet": ("status.replicas",),
-    "ReplicationController": ("status.replicas",),
-    "Event": (
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    ),
-}
-
-
-def supported_fields(resource: Resource) -> tuple[str, ...]:
-    """The paths a field selector may name for this kind."""
-    return _METADATA_FIELDS + _FIELDS.get(resource.kind, ())
-
-
-def parse_field_selector(text: str, resource: Resource | None = None) -> FieldSelector:
-    r"""Parse `spec.nodeName=node-1,status.phase!=Failed`; `\,` `\=` and `\\` stand for themselves in values. With a resource, a
-    path that kind does not offer is refused. Raises SelectorError."""
+def parse_field_selector(text: str) -> FieldSelector:
+    r"""Parse `spec.nodeName=node-1,status.phase!=Failed`; `\,` `\=` and `\\` stand for themselves in values. Raises SelectorError."""
     if len(text) > MAX_LENGTH:
         raise SelectorError(f"field selector of {len(text)} characters: at most {MAX_LENGTH} are taken")
-    terms = tuple(_field_term(term, text) for term in _split_terms(text) if term.strip())
-    if resource is not None:
-        _check_supported((path for path, _, _ in terms), resource)
-    return FieldSelector(terms)
+    return FieldSelector(tuple(_field_requirement(term, text) for term in _split_terms(text) if term.strip()))
 
 
 def _split_terms(text: str) -> list[str]:
     return re.findall(r"(?:[^,\\]|\\.)+", text)
 
 
-def _field_term(term: str, text: str) -> tuple[str, bool, str]:
+def _field_requirement(term: str, text: str) -> FieldRequirement:
     match = re.fullmatch(r"\s*([A-Za-z0-9_.\-/\[\]']+?)\s*(==|!=|=)((?:[^\\=]|\\.)*)", term, re.DOTALL)
     if match is None:
         raise SelectorError(f'field selector "{text}": cannot read "{term}"; write field=value or field!=value')
-    value = re.sub(r"\\(.)", r"\1", match[3].strip())
-    return match[1], match[2] != "!=", value
-
-
-def _check_supported(paths: Iterable[str], resource: Resource) -> None:
-    offered = supported_fields(resource)
-    for path in paths:
-        if path not in offered:
-            raise SelectorError(
-                f'field label not supported: "{path}" cannot select {resource.plural}; use one of {", ".join(offered)}'
-            )
+    return FieldRequirement(match[1], match[2] != "!=", re.sub(r"\\(.)", r"\1", match[3].strip()))
 
 
 def is_label_key(text: str) -> bool:
