@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUITES = ("one_hop", "store")
+SUITES = ("one_hop", "store", "cluster")
 """Modules of this package with a `main(arguments: list[str]) -> int`."""
 
 
