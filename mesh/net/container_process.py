@@ -6,6 +6,7 @@ Everything here acts on the calling process and is meant for a fresh fork of a s
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Mapping
 
 from mesh.net import capabilities, linux
@@ -53,6 +54,9 @@ def _enter_namespaces(request: Spawn, descriptors: Mapping[Descriptor, int]) -> 
         linux.setns(mntns, linux.CLONE_NEWNS)
     else:
         enter_private_mounts(request.mounts)
+        if request.hostname:
+            linux.unshare(linux.CLONE_NEWUTS)
+            socket.sethostname(request.hostname)
 
 
 def _enter_directory(path: str) -> None:

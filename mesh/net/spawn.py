@@ -43,6 +43,8 @@ class Spawn(_Message, frozen=True, kw_only=True, tag="spawn"):
     env: dict[str, str] = {}
     """The whole environment."""
     cwd: str = "/"
+    hostname: str = ""
+    """Of a UTS namespace of its own; "" keeps the machine's. Unused with descriptor `mntns`."""
     mounts: tuple[Mount, ...] = ()
     """Made in a private mount namespace, in this order; unused with descriptor `mntns`."""
     descriptors: tuple[Descriptor, ...] = ()
