@@ -164,7 +164,7 @@ class Exchange:
             self._begin_slowly(cluster, now)
             return
         host = cluster.picker.pick(runtime.draw)
-        if host is None or not host.idle or not template.is_plain:
+        if host is None or not host.idle or not template.is_quick:
             self._attempt(host, cluster, now)
             return
         self.host = host
@@ -226,6 +226,8 @@ class Exchange:
             self.is_dirty = True
             self._record(elapsed_ms, host)
         if self.is_dirty:
+            if self.attempts > 1:
+                series.retries += 1
             self._settle_retry()
             self._reset()
         connection.on_exchange_end(now)
@@ -330,12 +332,7 @@ class Exchange:
         self.connection.on_upstream_attached()
 
     def _expect_response(self) -> None:
-        template = self.template
-        head = template.head
-        is_plain = template.is_plain or (
-            template.has_body and head.keep_alive and head.minor == 1 and not template.upgrade
-        )
-        if is_plain and not self.plane.is_draining:
+        if self.template.is_plain and not self.plane.is_draining:
             self.known_responses = self.branch.responses
 
     def on_connect_failed(self, why: str) -> None:

@@ -6,6 +6,7 @@ making connections in owned tasks, requests that wait, and closing what is idle 
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable
 
@@ -107,7 +108,7 @@ class Pool:
             self._on_connect_failed(host, f"no connection within {timeout_s:g} s")
             return
         except OSError as error:
-            self._on_connect_failed(host, error.strerror or str(error))
+            self._on_connect_failed(host, os.strerror(error.errno) if error.errno else str(error))
             return
         except BaseException:
             self._undo_connect(host)

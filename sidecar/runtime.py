@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from mesh.http.limits import HeadLimits
 from mesh.http.request import RequestHead, parse_request_head
 from mesh.http.response import BodyKind, ResponseHead
-from mesh.resilience.retry import IDEMPOTENT_METHODS, RetryPolicy
+from mesh.resilience.retry import IDEMPOTENT_METHODS, Replay, RetryPolicy
 from mesh.routing.matcher import CompiledRoute, CompiledTable
 from mesh.routing.rewrite import mutate_lines, rewrite_target
 from mesh.routing.table import Forward, HeaderMutation, Provenance, WeightedCluster
@@ -170,6 +170,7 @@ class RequestTemplate:
         "head",
         "is_idempotent",
         "is_plain",
+        "is_quick",
         "is_static",
         "method",
         "parent",
@@ -199,10 +200,11 @@ class RequestTemplate:
             self.adds_request_id or self.adds_trace or self.counts_attempts or self.adds_forwarded_for
         )
         self.is_idempotent = head.method in IDEMPOTENT_METHODS or head.has_idempotency_key
-        self.is_plain = (
-            head.keep_alive and head.minor == 1 and head.method != b"HEAD" and not self.upgrade and not self.has_body
-        )
-        """Whether a response may take the short way: nothing about this request needs a second look."""
+        self.is_plain = head.keep_alive and head.minor == 1 and head.method != b"HEAD" and not self.upgrade
+        """Whether the response may take the short way: nothing about this request needs a second look."""
+        may_repeat = self.is_idempotent or (route.retry is not None and route.retry.replay is Replay.ANY)
+        self.is_quick = self.is_plain and not self.has_body and may_repeat
+        """Whether the request itself may take the short way: complete, and safe on any kept connection."""
         self.wires: list[bytes | None] = [None] * len(route.branches)
 
     def wire(self, index: int) -> bytes:
