@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 class Acceptor(asyncio.Protocol):
     """The first protocol of a connection; it hands the transport to the one that takes the connection."""
 
-    __slots__ = ("_choice", "_data", "_destination", "_listener_name", "_server", "deadline", "transport", "wheel_at")
+    __slots__ = ("_choice", "_data", "_destination", "_listener_key", "_server", "deadline", "transport", "wheel_at")
 
-    def __init__(self, server: "DataPlane", listener_name: str) -> None:
+    def __init__(self, server: "DataPlane", listener_key: str) -> None:
         self._server = server
-        self._listener_name = listener_name
+        self._listener_key = listener_key
         self._data = b""
         self._choice: ChainChoice | None = None
         self._destination: tuple[str, int] | None = None
@@ -37,7 +37,7 @@ class Acceptor(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        listener = self._server.listener(self._listener_name)
+        listener = self._server.listener(self._listener_key)
         self._choice = self._choose(listener) if listener is not None else None
         choice = self._choice
         if choice is None:

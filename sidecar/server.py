@@ -28,17 +28,17 @@ class DataPlane:
         self._loop = asyncio.get_running_loop()
         self.plane = Plane(self._loop, tasks, spans)
         self.outbound = OutboundDispatch(Snapshot())
-        self._listeners: dict[str, Listener] = {}
+        self._by_key: dict[str, Listener] = {}
         self._servers: dict[str, asyncio.Server] = {}
         self._bound: dict[str, tuple[str, int]] = {}
 
-    def listener(self, name: str) -> Listener | None:
-        """A listener of the current snapshot."""
-        return self._listeners.get(name)
+    def listener(self, key: str) -> Listener | None:
+        """The listener of the current snapshot that accepts on a bound socket."""
+        return self._by_key.get(key)
 
     def address(self, name: str) -> tuple[str, int]:
-        """Where a bound listener really listens (its port may have been 0)."""
-        return self._bound[name]
+        """Where the listener `name` really listens (its port may have been 0). Raises KeyError if it is not bound."""
+        return next(self._bound[key] for key, listener in self._by_key.items() if listener.name == name)
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Take a snapshot over, all or nothing.
@@ -46,31 +46,26 @@ class DataPlane:
         Raises SnapshotError, RouteTableError (it does not hold together) or ListenError (an address cannot be bound); what was in
         force stays. Connections that are open go on; new requests on them follow the new routes.
         """
-        wanted = {listener.name: listener for listener in snapshot.listeners if listener.bind}
-        kept = {
-            name
-            for name, listener in wanted.items()
-            if name in self._servers and _same_address(listener, self._listeners[name])
-        }
+        wanted = {_bind_key(listener): listener for listener in snapshot.listeners if listener.bind}
         fresh: dict[str, socket.socket] = {}
         try:
-            for name, listener in wanted.items():
-                if name not in kept:
-                    fresh[name] = _bind(listener, replaces=name in self._servers)
+            for key, listener in wanted.items():
+                if key not in self._servers:
+                    fresh[key] = _bind(listener)
             self.plane.apply(snapshot)
         except BaseException:
             for sock in fresh.values():
                 sock.close()
             raise
         self.outbound = OutboundDispatch(snapshot)
-        self._listeners = {listener.name: listener for listener in snapshot.listeners}
-        for name in [name for name in self._servers if name not in kept]:
-            self._servers.pop(name).close()
-            del self._bound[name]
-        for name, sock in fresh.items():
-            self._bound[name] = sock.getsockname()[:2]
-            self._servers[name] = await self._loop.create_server(
-                partial(Acceptor, self, name), sock=sock, backlog=BACKLOG
+        self._by_key = wanted
+        for key in [key for key in self._servers if key not in wanted]:
+            self._servers.pop(key).close()
+            del self._bound[key]
+        for key, sock in fresh.items():
+            self._bound[key] = sock.getsockname()[:2]
+            self._servers[key] = await self._loop.create_server(
+                partial(Acceptor, self, key), sock=sock, backlog=BACKLOG
             )
 
     def drain(self) -> None:
@@ -93,11 +88,12 @@ class DataPlane:
         self.plane.close()
 
 
-def _same_address(one: Listener, other: Listener) -> bool:
-    return one.address == other.address and one.port == other.port
+def _bind_key(listener: Listener) -> str:
+    """What tells bound sockets apart: a listener that is renamed keeps its socket."""
+    return f"{listener.address}:{listener.port}" if listener.port else f"{listener.address}:0 {listener.name}"
 
 
-def _bind(listener: Listener, *, replaces: bool) -> socket.socket:
+def _bind(listener: Listener) -> socket.socket:
     family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -106,7 +102,7 @@ def _bind(listener: Listener, *, replaces: bool) -> socket.socket:
         sock.bind((listener.address, listener.port))
     except OSError as error:
         sock.close()
-        hint = "; is another proxy running?" if error.errno == errno.EADDRINUSE and not replaces else ""
+        hint = "; is another proxy running?" if error.errno == errno.EADDRINUSE else ""
         raise ListenError(
             f'listener "{listener.name}": cannot bind {listener.address}:{listener.port}: {error.strerror}{hint}'
         ) from error
