@@ -1,0 +1,82 @@
+"""The one place where the API's rules about objects are applied: schema, defaults, validation. They live in mesh.api."""
+
+from collections.abc import Iterable, Sequence
+
+from controlplane.apiserver import errors
+from controlplane.apiserver.kinds import Kind
+from controlplane.apiserver.request import FieldValidation
+from mesh.api.defaults import apply_defaults
+from mesh.api.errors import UNKNOWN, FieldError, SchemaError
+from mesh.api.resources import Json
+from mesh.api.schema import SchemaRegistry
+from mesh.api.strategic import strategic_patch
+
+MAX_WARNINGS = 20
+
+
+class Rules:
+    """Applies them, as refusals of the API."""
+
+    def __init__(self) -> None:
+        self.schemas = SchemaRegistry()
+        self._trial = SchemaRegistry()
+        """Where schemas are compiled to see whether they can be used."""
+
+    def check_schema(self, kind: Kind, obj: Json, validation: FieldValidation, warnings: list[str]) -> None:
+        """Wrong types are refused; unknown fields as `validation` says. Raises ApiStatusError (400, 422)."""
+        found = self.schemas.validate(kind.resource, obj)
+        if not found:
+            return
+        if causes := causes_of(found):
+            raise errors.invalid(kind.resource, str(obj["metadata"].get("name", "")), causes)
+        unknown = [f'unknown field "{one.path}"' for one in found if one.reason == UNKNOWN]
+        match validation:
+            case FieldValidation.STRICT:
+                resource = kind.resource
+                raise errors.bad_request(
+                    f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                    f"strict decoding error: {', '.join(unknown)}"
+                )
+            case FieldValidation.WARN:
+                warnings += unknown[:MAX_WARNINGS]
+            case FieldValidation.IGNORE:
+                pass
+
+    def defaulted(self, kind: Kind, obj: Json) -> Json:
+        """A copy of the object with its defaults filled in."""
+        if self.schemas.supports_strategic_patch(kind.resource):
+            return apply_defaults(kind.resource, obj)
+        return self.schemas.apply_schema_defaults(kind.resource, apply_defaults(kind.resource, obj))
+
+    def validate(self, kind: Kind, obj: Json, old: Json | None) -> None:
+        """Refuse what means nothing, or may not change from `old`. Raises ApiStatusError (422)."""
+
+    def has_strategic_patch(self, kind: Kind) -> bool:
+        """Whether strategic merge patches are understood: for Kubernetes' own kinds only."""
+        return self.schemas.supports_strategic_patch(kind.resource)
+
+    def strategic_patch(self, kind: Kind, obj: Json, patch: Json) -> Json:
+        """`obj` with a strategic merge patch applied. Raises PatchError."""
+        return strategic_patch(obj, patch, self.schemas.node(kind.resource))
+
+    def set_custom(self, old: Sequence[Kind], new: Sequence[Kind]) -> None:
+        """Know the schemas of `new` instead of those of `old`. Raises SchemaError."""
+        for kind in old:
+            self.schemas.remove_custom(kind.resource)
+        for kind in new:
+            self.schemas.set_custom(kind.resource, None if kind.schema is None else dict(kind.schema))
+
+    def schema_problem(self, kind: Kind) -> str:
+        """Why a custom kind's schema can't be used; "" if it can."""
+        try:
+            self._trial.set_custom(kind.resource, None if kind.schema is None else dict(kind.schema))
+        except SchemaError as exc:
+            return str(exc)
+        finally:
+            self._trial.remove_custom(kind.resource)
+        return ""
+
+
+def causes_of(found: Iterable[FieldError]) -> list[Json]:
+    """FieldErrors as details.causes."""
+    return [errors.cause(one.path, one.message, one.reason) for one in found if one.reason != UNKNOWN]
