@@ -45,6 +45,7 @@ INVALID = "FieldValueInvalid"
 NOT_SUPPORTED = "FieldValueNotSupported"
 DUPLICATE = "FieldValueDuplicate"
 FORBIDDEN = "FieldValueForbidden"
+NOT_FOUND = "FieldValueNotFound"
 TYPE_INVALID = "FieldValueTypeInvalid"
 UNKNOWN = "FieldValueUnknown"
 
@@ -56,7 +57,7 @@ class FieldError:
     path: str
     """Like `spec.template.spec.containers[0].image`; "" is the whole object."""
     reason: str
-    """FieldValueRequired, FieldValueInvalid, FieldValueNotSupported, FieldValueDuplicate, FieldValueForbidden,
+    """FieldValueRequired, FieldValueInvalid, FieldValueNotSupported, FieldValueDuplicate, FieldValueForbidden, FieldValueNotFound,
     FieldValueTypeInvalid or FieldValueUnknown (an unknown field: an error only under fieldValidation=Strict)."""
     message: str
     """What is wrong and what would be right, without the path."""
