@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -285,7 +286,7 @@ class Launcher:
             "PATH": f"{os.path.dirname(sys.executable)}:{_STANDARD_PATH}",
             "HOME": os.environ.get("HOME", "/"),
             "HOSTNAME": hostname(pod),
-            "KUBERNETES_SERVICE_HOST": f"kubernetes.default.svc.{self._config.cluster_domain}",
+            "KUBERNETES_SERVICE_HOST": str(ip_network(self._config.service_cidr)[1]),
             "KUBERNETES_SERVICE_PORT": "443",
             **dict(image.env),
         }

@@ -77,7 +77,7 @@ class PodObjects:
         name = _account(pod)
         answer = await self._client.create(SERVICE_ACCOUNTS, request, meta.namespace, subresource="token", name=name)
         status = answer["status"]
-        expires = datetime.fromisoformat(str(status["expirationTimestamp"]).replace("Z", "+00:00"))
+        expires = datetime.fromisoformat(str(status["expirationTimestamp"]))
         return Token(str(status["token"]), expires.timestamp())
 
     async def _get(self, resource: Resource, namespace: str, name: str) -> Json | None:
