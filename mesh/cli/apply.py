@@ -8,14 +8,13 @@ import click
 from mesh.cli.applying import Applied, apply_files, wait_applied
 from mesh.cli.connection import home_option, with_client
 from mesh.cli.errors import CommandError
+from mesh.cli.options import files_option
 from mesh.cli.output import output_option, print_json
 from mesh.client.rest import ApiClient
 
 
 @click.command("apply")
-@click.option(
-    "-f", "--filename", "files", multiple=True, required=True, help="File, folder, or - for standard input. Repeatable."
-)
+@files_option
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of objects that name none.")
 @click.option("--wait", is_flag=True, help="Return when workloads are ready and all proxies have acknowledged.")
 @click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Longest wait, seconds.")

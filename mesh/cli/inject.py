@@ -4,18 +4,17 @@ from pathlib import Path
 
 import click
 import yaml
-from policies.injection import inject_manifest
 
 from mesh.cli.applying import manifest_files, read_documents
 from mesh.cli.errors import CommandError
+from mesh.cli.options import files_option
 from mesh.cli.output import output_option, print_json
 from mesh.errors import MeshError
+from policies.injection import inject_manifest
 
 
 @click.command("inject")
-@click.option(
-    "-f", "--filename", "files", multiple=True, required=True, help="File, folder, or - for standard input. Repeatable."
-)
+@files_option
 @output_option("yaml")
 def inject_command(files: tuple[str, ...], output: str) -> None:
     """Print manifests with the sidecar added to every pod and pod template. Other objects are printed unchanged."""

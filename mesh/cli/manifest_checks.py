@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
+import orjson
+
 from mesh.api.codec import Document
+from mesh.api.defaults import apply_defaults
 from mesh.api.resources import Json, Resource, ResourceIndex
 from mesh.api.schema import SchemaRegistry
 from mesh.api.validation import validate_object
 from mesh.cli.errors import CommandError
+from mesh.client.errors import NotFoundError
 from mesh.client.rest import ApiClient
+from policies.validation import validate_policy
 
 _MAX_SHOWN = 20
 
@@ -36,9 +41,11 @@ async def check_documents(client: ApiClient, documents: Sequence[Document]) -> l
 
 
 def _problems(schemas: SchemaRegistry, resource: Resource, document: Document) -> list[str]:
-    if not schemas.knows(resource):
+    if schemas.raw_schema(resource) is None:
         return []  # a custom kind: the server has its schema
-    found = schemas.validate(resource, document.obj) or validate_object(resource, document.obj, None)
+    found = schemas.validate(resource, document.obj)
+    if not found:
+        found = validate_object(resource, apply_defaults(resource, document.obj)) or validate_policy(document.obj)
     title = f"{resource.kind} {document.obj.get('metadata', {}).get('name', '')}"
     return [
         f"{document.source}:{document.line_of(error.path)}: {title}: {error.path}: {error.message}" for error in found
@@ -64,10 +71,6 @@ def _group(obj: Json) -> str:
 
 async def discover(client: ApiClient, group: str) -> list[Resource]:
     """The kinds of an API group that the server serves; empty when it does not know the group."""
-    import orjson
-
-    from mesh.client.errors import NotFoundError
-
     try:
         versions = orjson.loads(await client.raw("GET", f"/apis/{group}"))["versions"]
         resources = []

@@ -2,16 +2,16 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import orjson
 import yaml
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., None]
 
 
-def output_option(*more: str) -> Callable[[F], F]:
+def output_option(*more: str) -> Callable[[Command], Command]:
     """`-o json` and whatever else a command can print."""
     return click.option(
         "-o", "--output", type=click.Choice(["table", "json", *more]), default="table", show_default=True

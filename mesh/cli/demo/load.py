@@ -9,6 +9,7 @@ It is steered over HTTP on PORT (8081), one load at a time:
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -73,14 +74,16 @@ class Connection:
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:-2])}
             await reader.readexactly(int(headers.get("content-length", "0")))
         if headers.get("connection", "").lower() == "close":
-            self.close()
+            await self.close()
         return int(lines[0].split(" ", 2)[1]), headers
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop the connection; the next request opens a new one."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams[1].close()
+            with contextlib.suppress(OSError):
+                await streams[1].wait_closed()
 
 
 class Load:
@@ -115,10 +118,10 @@ class Load:
                 status, headers = await connection.get()
             except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, TimeoutError) as exc:
                 self.tally.errors[type(exc).__name__] += 1
-                connection.close()
+                await connection.close()
                 continue
             self._count(status, headers, (time.monotonic() - started) * 1000)
-        connection.close()
+        await connection.close()
 
     async def _pace(self) -> None:
         if self._interval_s:
@@ -195,7 +198,7 @@ async def _trace(url: str) -> Response:
     except (OSError, EOFError, TimeoutError) as exc:
         return Response(status=503, body=f"{type(exc).__name__}: {exc}\n".encode())
     finally:
-        connection.close()
+        await connection.close()
     return Response.of_json({"trace_id": trace_id, "status": status, "pod": headers.get("x-pod", "")})
 
 
