@@ -11,15 +11,25 @@ Namespaces, links and rules outlive the process: an agent that restarts runs `se
 """
 
 import asyncio
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.client.rest import ApiClient
+from mesh.net.port_helper import listen_outside, udp_outside
+from mesh.net.tasks import spawn
 from node.network.addresses import AddressBook, Allocation
 from node.network.config import NetworkConfig
+from node.network.dns_forwarder import DnsForwarder
+from node.network.dns_server import DnsServer
+from node.network.dns_zone import ClusterZone
 from node.network.namespaces import NamespaceWorker, PodLink, host_interface_name
 from node.network.node_links import set_up_node_links
+from node.network.node_ports import NodePorts
 from node.network.pod_files import hosts_file, resolv_conf
+from node.network.service_proxy import ServiceProxy
+from node.network.services import ServiceInformers, ServiceTable
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +84,34 @@ class NodeNetwork:
             return
         await self._worker.call(self._worker.remove_pod, self._netns_path(uid), host_interface_name(uid))
         self._addresses.release(uid)
+
+    async def run(self, client: ApiClient) -> None:
+        """Service proxy, cluster DNS and, on the node that serves them, node ports; until cancelled.
+
+        `set_up` must have been called. Raises NetworkError when the DNS address can't be served.
+        """
+        table = ServiceTable()
+        informers = ServiceInformers(client, table)
+        async with asyncio.TaskGroup() as tasks:
+            spawn(tasks, informers.services.run(), name="services informer")
+            spawn(tasks, informers.slices.run(), name="endpoint slices informer")
+            # DNS answers SERVFAIL rather than NXDOMAIN by not being there before the Services are known.
+            await informers.wait_synced()
+            spawn(tasks, ServiceProxy(self._config, table).run(), name="service proxy")
+            spawn(tasks, self._dns_server(table).run(self._config.dns_address), name="cluster DNS")
+            if self._config.serves_node_ports and self._config.ports_socket is not None:
+                opener = functools.partial(listen_outside, self._config.ports_socket)
+                spawn(tasks, NodePorts(table, opener).run(), name="node ports")
+
+    def _dns_server(self, table: ServiceTable) -> DnsServer:
+        config = self._config
+        zone = ClusterZone(table, domain=config.cluster_domain, service_cidr=config.service_cidr)
+        opener = functools.partial(udp_outside, config.ports_socket) if config.ports_socket is not None else None
+        return DnsServer(zone, DnsForwarder(opener, config.upstream_dns), self._namespace_at)
+
+    def _namespace_at(self, address: str) -> str:
+        allocation = self._addresses.at(address)
+        return allocation.namespace if allocation is not None else "default"
 
     def resolv_conf(self, namespace: str) -> str:
         """Contents of /etc/resolv.conf of a pod in `namespace`."""
