@@ -1,5 +1,6 @@
 """`mesh apply`: manifests in, progress and what became of each out."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def apply_command(
 
     Exit codes: 0 done, 1 refused, 3 not done within --timeout.
     """
-    stdin = click.get_binary_stream("stdin").read() if "-" in files else None
+    stdin = sys.stdin.buffer.read() if "-" in files else None
     paths = [Path(file) for file in files if file != "-"]
 
     async def work(client: ApiClient) -> None:

@@ -1,5 +1,6 @@
 """`mesh inject`: show what admission would add, or prepare manifests for a cluster without admission."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from policies.injection import inject_manifest
 @output_option("yaml")
 def inject_command(files: tuple[str, ...], output: str) -> None:
     """Print manifests with the sidecar added to every pod and pod template. Other objects are printed unchanged."""
-    stdin = click.get_binary_stream("stdin").read() if "-" in files else None
+    stdin = sys.stdin.buffer.read() if "-" in files else None
     try:
         documents = read_documents(manifest_files(Path(f) for f in files if f != "-"), stdin)
     except (CommandError, MeshError) as exc:

@@ -1,15 +1,14 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., None]
 
 
-def files_option(function: F) -> F:
+def files_option(function: Command) -> Command:
     """`-f FILE`, repeatable and needed at least once, handed over as `files`."""
     about = "File, folder, or - for standard input. Repeatable."
-    decorated: F = click.option("-f", "--filename", "files", multiple=True, required=True, help=about)(function)
+    decorated: Command = click.option("-f", "--filename", "files", multiple=True, required=True, help=about)(function)
     return decorated
