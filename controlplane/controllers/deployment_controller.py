@@ -48,7 +48,7 @@ class DeploymentController:
         """Work until cancelled."""
         caches = self._caches
         await self._controller.run(
-            caches.deployments.wait_synced(), caches.replica_sets.wait_synced(), caches.pods.wait_synced()
+            caches.deployments.wait_synced, caches.replica_sets.wait_synced, caches.pods.wait_synced
         )
 
     # -- what to look at

@@ -43,10 +43,10 @@ class EndpointsController:
         """Work until cancelled."""
         caches = self._caches
         await self._controller.run(
-            caches.services.wait_synced(),
-            caches.pods.wait_synced(),
-            caches.endpoint_slices.wait_synced(),
-            caches.endpoints.wait_synced(),
+            caches.services.wait_synced,
+            caches.pods.wait_synced,
+            caches.endpoint_slices.wait_synced,
+            caches.endpoints.wait_synced,
         )
 
     # -- what to look at

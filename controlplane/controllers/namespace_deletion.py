@@ -29,7 +29,7 @@ class NamespaceDeletion:
     async def run(self) -> None:
         """Work until cancelled."""
         await self._controller.run(
-            self._caches.namespaces.wait_synced(), self._caches.custom_resource_definitions.wait_synced()
+            self._caches.namespaces.wait_synced, self._caches.custom_resource_definitions.wait_synced
         )
 
     def _on_namespace(self, change: Change[Namespace]) -> None:

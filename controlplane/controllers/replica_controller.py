@@ -52,7 +52,7 @@ class ReplicaController:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._controller.run(self._informer.wait_synced(), self._caches.pods.wait_synced())
+        await self._controller.run(self._informer.wait_synced, self._caches.pods.wait_synced)
 
     # -- what to look at
 

@@ -33,7 +33,7 @@ class NamespaceContents:
         """Work until cancelled."""
         caches = self._caches
         await self._controller.run(
-            caches.namespaces.wait_synced(), caches.service_accounts.wait_synced(), caches.config_maps.wait_synced()
+            caches.namespaces.wait_synced, caches.service_accounts.wait_synced, caches.config_maps.wait_synced
         )
 
     def _on_namespace(self, change: Change[Namespace]) -> None:

@@ -38,10 +38,10 @@ class Controller(Generic[K]):
         self._reconcile = reconcile
         self._workers = workers
 
-    async def run(self, *ready: Awaitable[None]) -> None:
-        """Wait for `ready` (caches in step), then work until the queue is closed or this is cancelled."""
+    async def run(self, *ready: Callable[[], Awaitable[None]]) -> None:
+        """Wait for `ready` (`informer.wait_synced` of each cache it reads), then work until the queue is closed or this is cancelled."""
         for condition in ready:
-            await condition
+            await condition()
         async with asyncio.TaskGroup() as group:
             for number in range(self._workers):
                 spawn(group, self._work(), name=f"{self.name}-{number}")
