@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mesh.api.errors import FieldError, forbidden, invalid, required
+from mesh.api.errors import FieldError, duplicate, forbidden, invalid, required
 from mesh.api.patch import same_json
 from mesh.api.resources import Json
 from mesh.api.tree import copy_json, item_path
@@ -86,7 +86,7 @@ def _check_containers(spec: Json, path: str) -> list[FieldError]:
             place = item_path(f"{path}.{field}", index)
             errors += check_container(container, place, volumes, is_init=field == "initContainers")
             if container.get("name") in names:
-                errors += check_unique([None] * index + [container["name"]] * 2, f"{path}.{field}", "name")[:1]
+                errors.append(duplicate(f"{place}.name", container["name"]))
             names.append(container.get("name"))
             if uses_host_network:
                 errors += _check_host_ports(container, place)
