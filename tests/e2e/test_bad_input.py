@@ -19,7 +19,8 @@ BAD = {
     "unknown kind": ("apiVersion: v1\nkind: Podd\nmetadata: {name: x}\n", "Podd"),
     "bad YAML": ("apiVersion: v1\nkind: [Pod\n", ":2:"),
     "weights": (
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: shop}\nspec:\n  hosts: [webserver]\n  http:\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: shop}\n"
+        "spec:\n  hosts: [webserver]\n  http:\n"
         "  - route:\n    - {destination: {host: webserver}, weight: 60}\n    - {destination: {host: webserver}, weight: 30}\n",
         "90",
     ),
