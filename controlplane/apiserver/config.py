@@ -52,3 +52,6 @@ class ApiServerConfig:
     kubelet_port: int = 10250
     kubelet_timeout_s: float = 30.0
     """To connect to a node and get the head of its answer."""
+    compaction_interval_s: float = 300.0
+    """Every so often, history older than this is forgotten; watches from before it get 410. Source: kube-apiserver
+    --etcd-compaction-interval."""

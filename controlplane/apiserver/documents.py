@@ -42,6 +42,20 @@ class Documents:
         return self._made[place]
 
 
+def legacy_document() -> bytes:
+    """GET /openapi/v2 as protobuf: a document without paths.
+
+    kubectl turns to it when version 3 does not know a kind, and takes an error there for one of ours; from an empty one it
+    learns what it wants to know, that the kind is unknown.
+    """
+    info = _proto_text(1, "Meshwork") + _proto_text(2, "unversioned")
+    return _proto_text(1, "2.0") + b"\x12" + bytes([len(info)]) + info
+
+
+def _proto_text(number: int, text: str) -> bytes:
+    return bytes([number << 3 | 2, len(text)]) + text.encode()
+
+
 def _group_version(place: str) -> tuple[str, str]:
     match place.split("/"):
         case ["api", version]:

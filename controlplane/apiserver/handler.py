@@ -19,6 +19,7 @@ from controlplane.apiserver.catalog import (
     group_versions,
 )
 from controlplane.apiserver.core import Core
+from controlplane.apiserver.documents import legacy_document
 from controlplane.apiserver.errors import ApiStatusError
 from controlplane.apiserver.kinds import Kind
 from controlplane.apiserver.reading import get_object, list_objects, watch_objects
@@ -56,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 _REVIEW_PLACES = {(review.group, review.plural): review for review in REVIEWS}
+LEGACY_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _LONG_LIVED = frozenset({"log", "proxy"})
 
 
@@ -142,6 +144,8 @@ class Handler:
             case ["apis", group]:
                 versions = group_versions(core.kinds).get(group) if group else None
                 found = api_group(group, versions) if versions else None
+            case ["openapi", "v2"]:
+                return web.Response(body=legacy_document(), headers={"Content-Type": LEGACY_TYPE})
             case ["openapi", "v3"]:
                 return json_response(core.documents.index())
             case ["openapi", "v3", *place]:

@@ -194,8 +194,18 @@ _SERVICE_SPEC = Message(
         5: _texts("externalIPs"),
         7: _text("sessionAffinity"),
         8: _text("loadBalancerIP"),
+        9: _texts("loadBalancerSourceRanges"),
         10: _text("externalName"),
+        11: _text("externalTrafficPolicy"),
+        12: _int("healthCheckNodePort"),
+        13: _bool("publishNotReadyAddresses"),
+        17: _text("ipFamilyPolicy"),
         18: _texts("clusterIPs"),
+        19: _texts("ipFamilies"),
+        20: _bool("allocateLoadBalancerNodePorts"),
+        21: _text("loadBalancerClass"),
+        22: _text("internalTrafficPolicy"),
+        23: _text("trafficDistribution"),
     },
 )
 _BOUND = Message("BoundObjectReference", {1: _text("kind"), 2: _text("apiVersion"), 3: _text("name"), 4: _text("uid")})

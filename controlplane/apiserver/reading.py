@@ -29,6 +29,9 @@ from controlplane.apiserver.watching import (
 from controlplane.store.errors import CompactedError, StoreError
 from mesh.api.resources import Json
 
+CATCH_UP_S = 5.0
+"""No bookmark earlier: a watch from the past may still be shown it, and a bookmark says that all has been."""
+
 
 def shown(core: Core, kind: Kind, obj: Json, request: web.BaseRequest) -> Json:
     """One object in the form the client accepts."""
@@ -195,11 +198,12 @@ async def _hold(core: Core, stream: WatchStream, kind: Kind, options: ListOption
     """Wait until the watch's time is up, with bookmarks meanwhile if they are wanted."""
     longest = core.config.watch_timeout_s
     timeout_s = options.timeout_s or longest * (1 + core.rng.random())
-    deadline = core.clock.now() + timeout_s
+    started = core.clock.now()
+    deadline = started + timeout_s
     while not stream.ended.is_set() and (left_s := deadline - core.clock.now()) > 0:
         try:
             async with asyncio.timeout(min(left_s, core.config.bookmark_interval_s)):
                 await stream.ended.wait()
         except TimeoutError:
-            if options.allow_bookmarks:
+            if options.allow_bookmarks and core.clock.now() - started >= CATCH_UP_S:
                 stream.write(bookmark(kind, core.store.revision))

@@ -10,6 +10,7 @@ from mesh.api.errors import UNKNOWN, FieldError, SchemaError
 from mesh.api.resources import Json
 from mesh.api.schema import SchemaRegistry
 from mesh.api.strategic import strategic_patch
+from mesh.api.validation import validate_object
 
 MAX_WARNINGS = 20
 
@@ -50,6 +51,8 @@ class Rules:
 
     def validate(self, kind: Kind, obj: Json, old: Json | None) -> None:
         """Refuse what means nothing, or may not change from `old`. Raises ApiStatusError (422)."""
+        if causes := causes_of(validate_object(kind.resource, obj, old)):
+            raise errors.invalid(kind.resource, str(obj["metadata"].get("name", "")), causes)
 
     def has_strategic_patch(self, kind: Kind) -> bool:
         """Whether strategic merge patches are understood: for Kubernetes' own kinds only."""

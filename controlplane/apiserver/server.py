@@ -26,6 +26,7 @@ from controlplane.apiserver.authentication import Authenticator
 from controlplane.apiserver.authorization import FixedAuthorizer
 from controlplane.apiserver.backends import Backends
 from controlplane.apiserver.bootstrap import Bootstrap
+from controlplane.apiserver.compaction import compact_regularly
 from controlplane.apiserver.config import ApiServerConfig
 from controlplane.apiserver.core import Core
 from controlplane.apiserver.crds import CustomKindAdmission, CustomKinds, clean_up
@@ -102,6 +103,7 @@ async def running(
         cleaner = spawn(
             tasks, clean_up(core.custom_kinds, store, core.kinds, core.writer), name="custom-resource-cleaner"
         )
+        compactor = spawn(tasks, compact_regularly(store, config.compaction_interval_s), name="store-compactor")
         try:
             async with _listening(core, pki) as addresses:
                 port = addresses[-1][1]
@@ -113,6 +115,7 @@ async def running(
             core.pods.stop()
             await core.backends.close()
             await cancel_and_wait(cleaner)
+            await cancel_and_wait(compactor)
 
 
 def _build(
