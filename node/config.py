@@ -1,6 +1,7 @@
 """The configuration of a node agent: NODE.json, see docs/contracts.md."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -52,10 +53,17 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Files kept per container run. Kubernetes keeps 5."""
 
 
+def _absolute_path(kind: type, value: Any) -> Path:
+    """Read the fields msgspec has no type for: paths. Raises ValueError, which msgspec reports with the field's name."""
+    if kind is not Path or not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError(f"want an absolute path, got {value!r}")
+    return Path(value)
+
+
 def load_config(path: Path) -> NodeConfig:
     """Read a NODE.json. Raises NodeConfigError with the field at fault."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=NodeConfig)
+        return msgspec.json.decode(path.read_bytes(), type=NodeConfig, dec_hook=_absolute_path)
     except OSError as exc:
         raise NodeConfigError(f"{path}: {exc.strerror}") from exc
     except msgspec.DecodeError as exc:

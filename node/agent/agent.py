@@ -75,7 +75,7 @@ class NodeAgent:
         )
         self._registration = Registration(config, self._client, self._capacity, self._clock)
         self._tools: WorkerTools | None = None
-        self.kubelet_api = KubeletApi(config, client_config, self._find_worker, self._all_workers)
+        self.kubelet_api = KubeletApi(config, client_config, self.find_worker, self._all_workers)
 
     @property
     def registered(self) -> asyncio.Event:
@@ -239,7 +239,8 @@ class NodeAgent:
         if any(str(pod["metadata"]["uid"]) == uid for pod in self._pods.all()):
             self._ended.add(uid)
 
-    def _find_worker(self, namespace: str, name: str) -> PodWorker | None:
+    def find_worker(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of a pod by name; None when this node has no such pod."""
         found = None
         for worker in self._workers.values():
             if (worker.pod.metadata.namespace, worker.pod.metadata.name) == (namespace, name):

@@ -138,7 +138,7 @@ class Launcher:
 
     async def _sandbox(self, pod: Pod) -> Sandbox:
         if pod.spec.host_network:
-            return Sandbox(address=self._config.address, netns_path="/proc/self/ns/net")
+            return Sandbox(address=self._config.address, netns_path="/proc/thread-self/ns/net")
         meta = pod.metadata
         intercept = meta.annotations.get(INTERCEPTION) == "redirect"
         network = await self._network.add_pod(meta.uid, meta.namespace, meta.name, intercept=intercept)
