@@ -78,6 +78,12 @@ def _load_controllers(config: ControlPlaneConfig) -> Part:
     return partial(controllers.run, config=settings)
 
 
+def _load_scheduler(_config: ControlPlaneConfig) -> Part:
+    from controlplane.scheduler import scheduler
+
+    return scheduler.run
+
+
 def _load_traces(config: ControlPlaneConfig) -> Part:
     from controlplane.traces import service
     from mesh.identity.pki import KeyPair
@@ -96,4 +102,8 @@ def _load_traces(config: ControlPlaneConfig) -> Part:
     return run_traces
 
 
-_LOADERS: dict[Component, Load] = {"controllers": _load_controllers, "traces": _load_traces}
+_LOADERS: dict[Component, Load] = {
+    "scheduler": _load_scheduler,
+    "controllers": _load_controllers,
+    "traces": _load_traces,
+}

@@ -10,6 +10,7 @@ from typing import Any
 
 from mesh.api.defaults_pod import default_pod_spec, default_resource_list
 from mesh.api.resources import (
+    BUILTIN,
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -27,15 +28,17 @@ from mesh.api.resources import (
 from mesh.api.tree import copy_json, look_up, without_nulls
 
 _SESSION_TIMEOUT_S = 10800
+_TYPED = frozenset(resource.key for resource in BUILTIN) - {CUSTOM_RESOURCE_DEFINITIONS.key}
+"""Kinds where null means absent. Custom resources may have nullable fields, and their definitions' schemas null defaults."""
 
 
 def apply_defaults(resource: Resource, obj: Json) -> Json:
     """A copy of `obj` with defaults filled in, null fields dropped and quantities in canonical form. Fields of a wrong type are left
     for validation to name."""
-    if resource.key == CUSTOM_RESOURCE_DEFINITIONS.key:
-        result: Json = copy_json(obj)  # Its schemas may hold meaningful nulls.
+    if resource.key in _TYPED:
+        result: Json = without_nulls(obj)
     else:
-        result = without_nulls(obj)
+        result = copy_json(obj)
     apply = _DEFAULTS.get(resource.key)
     if apply is not None:
         apply(result)
