@@ -50,8 +50,10 @@ _STABLE_AFTER_S: Final = 10.0
 class AdsConfig:
     """Where the control plane is and who we are."""
 
-    address: str
-    """host:port."""
+    target: str
+    """What gRPC dials: host:port, or a unix socket that leads there."""
+    server_name: str = ""
+    """The name or IP address that the server's certificate must have, when `target` is not it."""
     ca_file: Path | None
     """PEM; the server's certificate must chain to it. None: no TLS (tests on loopback)."""
     token_file: Path | None
@@ -142,7 +144,7 @@ class AdsClient:
             logger.warning(
                 "no stream to the control plane; the last configuration stays in force",
                 extra={
-                    "address": self._config.address,
+                    "target": self._config.server_name or self._config.target,
                     "error": self.status.last_error,
                     "retry_in_s": round(delay_s, 2),
                 },
@@ -167,9 +169,11 @@ class AdsClient:
 
     def _channel(self) -> grpc.aio.Channel:
         if self._config.ca_file is None:
-            return grpc.aio.insecure_channel(self._config.address, options=_CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(self._config.target, options=_CHANNEL_OPTIONS)
         credentials = grpc.ssl_channel_credentials(_read(self._config.ca_file))
-        return grpc.aio.secure_channel(self._config.address, credentials, options=_CHANNEL_OPTIONS)
+        name = self._config.server_name
+        named = (("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)) if name else ()
+        return grpc.aio.secure_channel(self._config.target, credentials, options=(*_CHANNEL_OPTIONS, *named))
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         if self._config.token_file is None:

@@ -1,0 +1,113 @@
+"""A tiny HTTP/1.1 responder for the sidecar's own ports: admin, metrics, readiness. One request per connection.
+
+Not the data plane: it serves people, probes and Prometheus, with small GET requests.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import msgspec
+
+from sidecar.errors import ListenError
+
+logger: Final = logging.getLogger(__name__)
+
+_MAX_HEAD_BYTES: Final = 16 << 10
+_TIMEOUT_S: Final = 10.0
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete response."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+
+
+def text(status: int, message: str) -> Answer:
+    """A short plain-text response."""
+    return Answer(status, f"{message}\n".encode())
+
+
+def json(value: object) -> Answer:
+    """A JSON response."""
+    return Answer(200, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n", "application/json")
+
+
+Handler = Callable[[str, str], Answer | None]
+"""(path, query) -> answer; None: no such path."""
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._buffer = b""
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = asyncio.get_running_loop().call_later(_TIMEOUT_S, self._transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        self._buffer += data
+        if b"\r\n\r\n" in self._buffer:
+            self._answer(self._respond())
+        elif len(self._buffer) > _MAX_HEAD_BYTES:
+            self._answer(text(431, "the request's header block is too large"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _respond(self) -> Answer:
+        line = self._buffer.partition(b"\r\n")[0].decode("latin-1")
+        parts = line.split(" ")
+        if len(parts) != 3 or not parts[1].startswith("/") or not parts[2].startswith("HTTP/1."):
+            return text(400, "want a request line such as: GET /ready HTTP/1.1")
+        if parts[0] not in ("GET", "HEAD"):
+            return text(405, f"{parts[0]} is not possible here; use GET")
+        path, _, query = parts[1].partition("?")
+        try:
+            return self._handler(path, query) or text(404, f"nothing at {path}; / lists what there is")
+        except Exception:
+            logger.exception("a request to the sidecar's own port failed", extra={"path": path})
+            return text(500, "this request failed; the sidecar's log says why")
+
+    def _answer(self, answer: Answer) -> None:
+        head = (
+            f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\ncontent-type: {answer.content_type}\r\n"
+            f"content-length: {len(answer.body)}\r\nconnection: close\r\n\r\n"
+        )
+        body = b"" if self._buffer.startswith(b"HEAD ") else answer.body
+        self._transport.write(head.encode() + body)
+        self._transport.close()
+
+
+async def serve(address: tuple[str, int], handler: Handler) -> asyncio.Server:
+    """Listen. Port 0 takes a free one. Raises ListenError."""
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(lambda: _Connection(handler), address[0], address[1], reuse_address=True)
+    except OSError as exc:
+        raise ListenError(f"cannot bind {address[0]}:{address[1]}: {exc.strerror}; is another proxy running?") from exc
+
+
+def port_of(server: asyncio.Server) -> int:
+    """The port that a server really listens on."""
+    return int(server.sockets[0].getsockname()[1])
