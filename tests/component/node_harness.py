@@ -94,6 +94,17 @@ class NodeUnderTest:
             await cancel_and_wait(self._task)
             self._task = None
 
+    @asynccontextmanager
+    async def agent_process(self) -> AsyncIterator[subprocess.Popen[bytes]]:
+        """The agent as a process of its own, as `mesh up` runs it; ended with kill -9 when the block ends."""
+        command = [sys.executable, "-m", "node", "--config", str(self.home / "run" / f"{NODE}.json")]
+        process = subprocess.Popen(command)
+        try:
+            yield process
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.wait, 10)
+
     def facts(self, pod: str, container: str) -> ContainerFacts:
         """What the agent knows of a container."""
         assert self.agent is not None

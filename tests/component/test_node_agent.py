@@ -254,6 +254,29 @@ def test_a_new_agent_finds_its_pods_and_cleans_up_what_was_deleted_meanwhile(tmp
     with_node(tmp_path, scenario)
 
 
+def test_kill_9_of_the_agent_process_restarts_nothing(tmp_path: Path) -> None:
+    async def scenario(node: NodeUnderTest) -> None:
+        await node.stop_agent()
+        log = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.02; done"
+        async with node.agent_process():
+            await node.create(pod_object("ticks", shell("app", log)))
+            before = await node.wait_for("ticks", lambda p: p.is_ready)
+        await node.create(pod_object("later", shell("app", "exec sleep 1000")))
+        async with node.agent_process():
+            await node.wait_for("later", lambda p: p.is_ready)
+            after = await node.pod("ticks")
+            assert after.status.container_statuses == before.status.container_statuses
+            lines = (await node.logs("ticks")).split()[1::2]
+            # Nothing was lost or said twice while there was no agent.
+            assert lines == [str(number + 1) for number in range(len(lines))]
+            await node.client.delete(PODS, "ticks", "default")
+            await node.wait_gone("ticks")
+            await node.client.delete(PODS, "later", "default")
+            await node.wait_gone("later")
+
+    with_node(tmp_path, scenario)
+
+
 def test_an_api_outage_stops_nothing_and_restarts_go_on(tmp_path: Path) -> None:
     async def scenario(node: NodeUnderTest) -> None:
         await node.create(pod_object("steady", shell("app", "exec sleep 1000")))
