@@ -20,6 +20,11 @@ _NODE_SYSCTLS = {
     # Pods send to neighbours on the bridge through the node on purpose: no "there is a shorter way".
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
+    # Where the machine has br_netfilter loaded, a connection translated to a pod on the same bridge would take a short cut below the
+    # IP layer, and not come back to the pod it came from.
+    "net/bridge/bridge-nf-call-iptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
+    "net/bridge/bridge-nf-call-arptables": "0",
     # DAD would hold the interfaces' addresses back for a second.
     "net/ipv6/conf/default/disable_ipv6": "1",
 }

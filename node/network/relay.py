@@ -1,6 +1,7 @@
 """Relaying bytes between two TCP connections with back-pressure both ways and half-close."""
 
 import asyncio
+from typing import cast
 
 
 class RelayEnd(asyncio.Protocol):
@@ -17,9 +18,8 @@ class RelayEnd(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected; nothing is read before `join`."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.pause_reading()
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.pause_reading()
 
     def join(self, peer: "RelayEnd") -> None:
         """Relay between the two from now on. Call it once, on either."""
