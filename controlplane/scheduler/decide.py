@@ -22,7 +22,7 @@ from controlplane.scheduler.filters import (
 )
 from controlplane.scheduler.filters.refusal import Refusal
 from controlplane.scheduler.pods import PodFacts
-from controlplane.scheduler.scores.load import balanced, least_allocated
+from controlplane.scheduler.scores.load import balanced, least_allocated, shares
 from controlplane.scheduler.scores.preference import preference
 from controlplane.scheduler.scores.spread import spread
 from controlplane.scheduler.state import ClusterState, Mask, Values
@@ -107,8 +107,9 @@ class Decider:
 
 def _scores(facts: PodFacts, state: ClusterState) -> Values:
     total: Values = SPREAD_WEIGHT * spread(facts, state)
-    total += LEAST_ALLOCATED_WEIGHT * least_allocated(facts, state)
-    total += BALANCED_WEIGHT * balanced(facts, state)
+    used = shares(facts, state)
+    total += LEAST_ALLOCATED_WEIGHT * least_allocated(*used)
+    total += BALANCED_WEIGHT * balanced(*used)
     return total
 
 

@@ -28,12 +28,18 @@ class PodFacts:
     """Equal for pods whose node constraints (name, selector, affinity, tolerations) are equal: a cache key."""
     owner: str
     """uid of the controlling owner, or ""."""
+    keeps_others_away: bool
+    """It has required pod anti-affinity."""
+    minds_pods: bool
+    """It has required pod affinity or anti-affinity."""
 
 
 def facts_of(pod: Pod) -> PodFacts:
     """Work out what matters for placing `pod`."""
     spec = pod.spec
     owner = pod.metadata.controller
+    anti, near = spec.affinity.pod_anti_affinity, spec.affinity.pod_affinity
+    keeps_others_away = anti is not None and bool(anti.required)
     return PodFacts(
         pod=pod,
         key=pod.key,
@@ -45,6 +51,8 @@ def facts_of(pod: Pod) -> PodFacts:
             (spec.node_name, spec.node_selector, spec.affinity.node_affinity, spec.tolerations)
         ),
         owner=owner.uid if owner is not None else "",
+        keeps_others_away=keeps_others_away,
+        minds_pods=keeps_others_away or (near is not None and bool(near.required)),
     )
 
 

@@ -18,6 +18,7 @@ from mesh.api.selectors import Selector, label_map_selector
 
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
+_ALMOST_NOTHING = 1e-12
 _FIRST_COLUMNS = (CPU, MEMORY, PODS)
 
 
@@ -43,8 +44,12 @@ class ClusterState:
     requested: Values = field(default_factory=lambda: np.zeros((0, len(_FIRST_COLUMNS))))
     scoring: Values = field(default_factory=lambda: np.zeros((0, 2)))
     """Requests for comparing nodes: millicores, bytes."""
+    scoring_inverse: Values = field(default_factory=lambda: np.zeros((0, 2)))
+    """1 / allocatable cpu and memory, so that scores multiply; very large where there is none."""
     placed: dict[str, Placed] = field(default_factory=dict)
     """Pod uid -> where it is."""
+    guarded: dict[str, Placed] = field(default_factory=dict)
+    """Those of `placed` with required anti-affinity: other pods must keep away from them."""
     _by_node: dict[str, dict[str, Placed]] = field(default_factory=dict)
     _group_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Group -> node name -> pods."""
@@ -65,12 +70,14 @@ class ClusterState:
             self.allocatable = np.vstack((self.allocatable, self._row(amounts)))
             self.requested = np.vstack((self.requested, self._load_of(name)))
             self.scoring = np.vstack((self.scoring, self._scoring_of(name)))
+            self._refresh_inverse()
             self.generation += 1
             return True
         old, self.nodes[row] = self.nodes[row], node
         fresh = self._row(amounts)
         has_grown = bool((fresh > self.allocatable[row]).any())
         self.allocatable[row] = fresh
+        self._refresh_inverse()
         if _constraints(old) != _constraints(node):
             self.generation += 1
             return True
@@ -85,12 +92,16 @@ class ClusterState:
         self.allocatable = np.delete(self.allocatable, row, axis=0)
         self.requested = np.delete(self.requested, row, axis=0)
         self.scoring = np.delete(self.scoring, row, axis=0)
+        self._refresh_inverse()
         self._rows = {node.metadata.name: i for i, node in enumerate(self.nodes)}
         self.generation += 1
 
     def column(self, resource: str) -> int | None:
         """The array column of a resource, or None when no node and no pod has it."""
         return self._columns.get(resource)
+
+    def _refresh_inverse(self) -> None:
+        self.scoring_inverse = 1.0 / np.maximum(self.allocatable[:, :2], _ALMOST_NOTHING)
 
     def _learn_columns(self, amounts: Iterable[str]) -> None:
         for name in amounts:
@@ -126,6 +137,8 @@ class ClusterState:
         self._learn_columns(facts.requests)
         placed = Placed(facts, node_name, self.groups_of(facts))
         self.placed[facts.uid] = placed
+        if facts.keeps_others_away:
+            self.guarded[facts.uid] = placed
         self._by_node.setdefault(node_name, {})[facts.uid] = placed
         self._count(placed, 1)
         row = self._rows.get(node_name)
@@ -138,6 +151,7 @@ class ClusterState:
         placed = self.placed.pop(uid, None)
         if placed is None:
             return False
+        self.guarded.pop(uid, None)
         on_node = self._by_node[placed.node_name]
         del on_node[uid]
         if not on_node:

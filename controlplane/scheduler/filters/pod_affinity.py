@@ -21,9 +21,9 @@ _EXISTING = Refusal("node(s) didn't satisfy existing pods anti-affinity rules")
 
 
 def mask(facts: PodFacts, state: ClusterState) -> Mask:
-    """Nodes where all terms hold. A cluster without such terms costs one pass over its pods."""
-    rules = _Rules(facts, state)
-    if rules.is_empty:
+    """Nodes where all terms hold. Where no pod has such terms this costs nothing."""
+    rules = _Rules(facts, state) if facts.minds_pods or state.guarded else None
+    if rules is None or rules.is_empty:
         return np.ones(len(state.nodes), dtype=np.bool_)
     return np.array([rules.check(node.metadata.labels) is None for node in state.nodes], dtype=np.bool_)
 
@@ -40,10 +40,9 @@ class _Rules:
     def __init__(self, facts: PodFacts, state: ClusterState) -> None:
         self._labels = {node.metadata.name: node.metadata.labels for node in state.nodes}
         affinity = facts.pod.spec.affinity
-        self._near = [self._wanted(term, facts.pod, state) for term in _terms(affinity.pod_affinity)]
-        self._away = {
-            domain for term in _terms(affinity.pod_anti_affinity) for domain in self._domains(term, facts.pod, state)
-        }
+        near, away = _terms(affinity.pod_affinity), _terms(affinity.pod_anti_affinity)
+        self._near = [self._wanted(term, facts.pod, state) for term in near]
+        self._away = {domain for term in away for domain in self._domains(term, facts.pod, state)}
         self._kept_away = self._domains_of_existing(facts.pod, state)
 
     @property
@@ -80,7 +79,7 @@ class _Rules:
 
     def _domains_of_existing(self, pod: Pod, state: ClusterState) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
-        for placed in state.placed.values():
+        for placed in state.guarded.values():
             other = placed.facts.pod
             for term in _terms(other.spec.affinity.pod_anti_affinity):
                 value = self._labels.get(placed.node_name, {}).get(term.topology_key)
