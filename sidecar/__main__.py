@@ -69,7 +69,7 @@ def _run(work: Any) -> None:
 
 def read_bootstrap(path: Path) -> "Bootstrap":
     """Read and decode a bootstrap file. Raises DecodeError."""
-    # Imported only here: YAML and the bootstrap's messages weigh 10 MiB that a sidecar in a pod never needs.
+    # Imported only here: a sidecar in a pod needs neither YAML nor the bootstrap messages.
     from sidecar.decode.bootstrap import MAX_FILE_BYTES, parse_bootstrap
 
     try:

@@ -9,6 +9,10 @@ from typing import Any, Final
 
 import yaml
 from envoy.config.bootstrap.v3 import bootstrap_pb2
+from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
+from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import json_format
 
 from mesh.xds.errors import DecodeError
@@ -18,6 +22,8 @@ from sidecar.decode.assembly import Resources, make_snapshot
 from sidecar.decode.clusters import decode_cluster
 from sidecar.decode.listeners import decode_listener
 
+KNOWN_BY_NAME: Final = (http_inspector_pb2, original_dst_pb2, tls_inspector_pb2, previous_hosts_pb2)
+"""Modules whose messages a file may hold in an Any. Importing them makes the JSON reader know them."""
 MAX_FILE_BYTES: Final = 16 << 20
 
 
