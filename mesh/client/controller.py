@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 
-_WARN_AFTER_FAILURES = 3
+_WARN_AFTER_FAILURES = 6
 
 
 class Controller(Generic[K]):

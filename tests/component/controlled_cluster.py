@@ -19,6 +19,7 @@ from mesh.client.errors import ApiError, NotFoundError
 from mesh.client.informer import Change, Informer
 from mesh.client.rest import ApiClient, ClientConfig
 from mesh.client.work_queue import WorkQueue
+from mesh.identity.pki import KeyPair
 from mesh.net.tasks import spawn
 
 WAIT_S = 20.0
@@ -104,7 +105,7 @@ class Cluster:
 
     client: ApiClient
     kubelet: FakeKubelet
-    home: Path
+    admin: KeyPair
 
     async def until(self, claim: Callable[[], object], *, within_s: float = WAIT_S) -> None:
         """Wait until `claim()` (about the kubelet's cache) holds."""
@@ -146,6 +147,13 @@ class Cluster:
             )
 
         return await self.until_object(DEPLOYMENTS, name, namespace, is_done)
+
+    async def until_revision(self, name: str, revision: str) -> None:
+        """Wait until the Deployment carries this revision."""
+        key = "deployment.kubernetes.io/revision"
+        await self.until_object(
+            DEPLOYMENTS, name, "default", lambda obj: obj["metadata"].get("annotations", {}).get(key) == revision
+        )
 
     def pods(self, namespace: str = "default") -> list[Pod]:
         """Pods that are neither finished nor on their way out, as the kubelet's cache has them."""
@@ -192,7 +200,7 @@ async def controlled_cluster(home: Path, *, nodes: int = 2) -> AsyncIterator[Clu
                         spawn(group, controllers.run(own, settings), name="controllers"),
                         spawn(group, kubelet.run(), name="fake-kubelet"),
                     ]
-                    yield Cluster(client, kubelet, home)
+                    yield Cluster(client, kubelet, pki.admin)
                     for task in tasks:
                         task.cancel()
     finally:
