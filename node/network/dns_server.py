@@ -53,16 +53,8 @@ class DnsServer:
 
     async def run(self, address: str, port: int = 53) -> None:
         """Serve until cancelled. Raises NetworkError when the address can't be listened on."""
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
-            try:
-                transport, _ = await loop.create_datagram_endpoint(
-                    lambda: _UdpProtocol(self, tasks), local_addr=(address, port)
-                )
-                self.port = int(transport.get_extra_info("sockname")[1])
-                server = await asyncio.start_server(self._serve_connection, address, self.port)
-            except OSError as error:
-                raise NetworkError(f"cluster DNS on {address}:{port}: {error.strerror or error}") from error
+            transport, server = await self._listen(address, port, tasks)
             try:
                 self.is_serving.set()
                 async with server:
@@ -70,6 +62,24 @@ class DnsServer:
             finally:
                 transport.close()
                 self._forwarder.close()
+
+    async def _listen(
+        self, address: str, port: int, tasks: asyncio.TaskGroup
+    ) -> tuple[asyncio.DatagramTransport, asyncio.Server]:
+        loop = asyncio.get_running_loop()
+        try:
+            server = await asyncio.start_server(self._serve_connection, address, port)
+            self.port = int(server.sockets[0].getsockname()[1])
+            try:
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: _UdpProtocol(self, tasks), local_addr=(address, self.port)
+                )
+            except OSError:
+                server.close()
+                raise
+        except OSError as error:
+            raise NetworkError(f"cluster DNS on {address}:{port}: {error.strerror or error}") from error
+        return transport, server
 
     def answer_now(self, wire: bytes, client: str) -> "dns.message.Message | _Question | None":
         """The answer, or what must be asked elsewhere first; None for what deserves no answer."""

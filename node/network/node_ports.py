@@ -117,7 +117,9 @@ class NodePorts:
             logger.warning("node port not open", extra=extra)
             return
         opened.failures = 0
-        opened.server = await loop.create_server(lambda: self._accepted(opened, tasks), sock=listener)
+        opened.server = await loop.create_server(
+            lambda: RelayEnd(lambda end: self._accepted(opened, end, tasks)), sock=listener
+        )
 
     def _close(self, port: int) -> None:
         opened = self._open.pop(port)
@@ -126,10 +128,8 @@ class NodePorts:
         for end in tuple(opened.connections):
             end.abort()
 
-    def _accepted(self, opened: _Open, tasks: asyncio.TaskGroup) -> RelayEnd:
-        end = RelayEnd()
+    def _accepted(self, opened: _Open, end: RelayEnd, tasks: asyncio.TaskGroup) -> None:
         spawn(tasks, self._serve(opened, end), name=f"node port {opened.wanted.port}")
-        return end
 
     async def _serve(self, opened: _Open, end: RelayEnd) -> None:
         if self._connections >= _MAX_TOTAL or len(opened.connections) >= _MAX_PER_PORT:

@@ -1,6 +1,7 @@
 """Relaying bytes between two TCP connections with back-pressure both ways and half-close."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 
@@ -10,7 +11,8 @@ class RelayEnd(asyncio.Protocol):
     An end of file is passed on (half-close); both close when both have ended or one breaks. `when_closed` is set when this end is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_connected: "Callable[[RelayEnd], None] | None" = None) -> None:
+        self._on_connected = on_connected
         self.when_closed = asyncio.Event()
         self._peer: RelayEnd | None = None
         self._transport: asyncio.Transport | None = None
@@ -20,6 +22,8 @@ class RelayEnd(asyncio.Protocol):
         """Connected; nothing is read before `join`."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.pause_reading()
+        if self._on_connected is not None:
+            self._on_connected(self)
 
     def join(self, peer: "RelayEnd") -> None:
         """Relay between the two from now on. Call it once, on either."""
