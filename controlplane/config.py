@@ -67,7 +67,7 @@ def _decode_path(kind: type, value: object) -> Path:
     """msgspec knows no paths by itself."""
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"{kind.__name__} has no decoder")
+    raise TypeError("Expected a path as `str`")  # msgspec adds the field
 
 
 def with_components(config: ControlPlaneConfig, names: str) -> ControlPlaneConfig:
