@@ -6,13 +6,15 @@ Entry points: `json_patch(obj, operations)` and `merge_patch(obj, patch)`; both 
 from typing import Any
 
 from mesh.api.errors import PatchError, PatchTestFailedError
-from mesh.api.tree import copy_json, node_count
+from mesh.api.tree import copy_json, is_deeper, node_count
 
 MAX_OPERATIONS = 10_000
 """A longer JSON patch is refused. Source: kube-apiserver's limit."""
 
 MAX_COPIED_VALUES = 100_000
-"""One `copy` operation may copy at most this many values; repeated copies of the root would grow without bound."""
+"""The `copy` operations of one patch may copy this many values together: repeated copies of the root would grow without bound."""
+MAX_DEPTH = 100
+"""A patch must not nest the object deeper."""
 
 
 def merge_patch(obj: Any, patch: Any) -> Any:
@@ -42,18 +44,35 @@ def json_patch(obj: Any, operations: Any) -> Any:
         )
     if len(operations) > MAX_OPERATIONS:
         raise PatchError(f"JSON patch of {len(operations)} operations: at most {MAX_OPERATIONS} are taken")
-    document = copy_json(obj)
+    document, copier = copy_json(obj), _Copier()
     for index, operation in enumerate(operations):
         try:
-            document = _apply(document, operation)
+            document = _apply(document, operation, copier)
         except PatchTestFailedError as exc:
             raise PatchTestFailedError(f"operation {index}: {exc}") from None
         except PatchError as exc:
             raise PatchError(f"operation {index}: {exc}") from None
+    if is_deeper(document, MAX_DEPTH):
+        raise PatchError(f"the patch nests the object deeper than {MAX_DEPTH} levels")
     return document
 
 
-def _apply(document: Any, operation: Any) -> Any:
+class _Copier:
+    """Carries out `copy` operations within one budget for the whole patch."""
+
+    def __init__(self) -> None:
+        self._left = MAX_COPIED_VALUES
+
+    def copy(self, value: Any) -> Any:
+        self._left -= node_count(value, self._left + 1)
+        if self._left < 0:
+            raise PatchError(f"the patch copies more than {MAX_COPIED_VALUES} values")
+        if is_deeper(value, MAX_DEPTH):
+            raise PatchError(f"the value to copy is nested deeper than {MAX_DEPTH} levels")
+        return copy_json(value)
+
+
+def _apply(document: Any, operation: Any, copier: _Copier) -> Any:
     if not isinstance(operation, dict):
         raise PatchError("an operation is an object with op and path")
     path = _pointer(operation, "path")
@@ -72,19 +91,13 @@ def _apply(document: Any, operation: Any) -> Any:
             document, moved = _remove(document, source)
             return _add(document, path, moved)
         case "copy":
-            return _add(document, path, _copied(_get(document, _pointer(operation, "from"))))
+            return _add(document, path, copier.copy(_get(document, _pointer(operation, "from"))))
         case "test":
             if not same_json(_get(document, path), _value(operation)):
                 raise PatchTestFailedError(f'test of "{operation["path"]}" failed: the value is another')
             return document
         case other:
             raise PatchError(f"unknown op {other!r}: use add, remove, replace, move, copy or test")
-
-
-def _copied(value: Any) -> Any:
-    if node_count(value, MAX_COPIED_VALUES + 1) > MAX_COPIED_VALUES:
-        raise PatchError(f"copy of more than {MAX_COPIED_VALUES} values")
-    return copy_json(value)
 
 
 def same_json(left: Any, right: Any) -> bool:
