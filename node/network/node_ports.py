@@ -118,7 +118,7 @@ class NodePorts:
             return
         opened.failures = 0
         opened.server = await loop.create_server(
-            lambda: RelayEnd(lambda end: self._accepted(opened, end, tasks)), sock=listener
+            lambda: RelayEnd(lambda end: self._accepted(opened, end, tasks)), sock=listener, backlog=1024
         )
 
     def _close(self, port: int) -> None:

@@ -12,6 +12,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from mesh.net.loop import run as run_on_loop
 from mesh.net.tasks import cancel_and_wait, spawn
 from node.network.dns_forwarder import DnsForwarder
 from node.network.dns_server import DnsServer
@@ -114,7 +115,7 @@ def test_other_names_are_forwarded() -> None:
             await ask(server, "nope.default.svc.cluster.local")
             assert len(upstream.asked) == 2, "a name of the cluster left it"
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_external_names_are_followed_outside_and_inside() -> None:
@@ -127,7 +128,7 @@ def test_external_names_are_followed_outside_and_inside() -> None:
             ]
             assert (await ask(server, "loop.default.svc.cluster.local")).rcode() == dns.rcode.SERVFAIL
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_silent_or_missing_resolver_is_servfail() -> None:
@@ -135,8 +136,8 @@ def test_a_silent_or_missing_resolver_is_servfail() -> None:
         async with serving(answer) as (server, _):
             assert (await ask(server, "example.org")).rcode() == dns.rcode.SERVFAIL
 
-    asyncio.run(run(lambda _: None))
-    asyncio.run(run(None))
+    run_on_loop(run(lambda _: None))
+    run_on_loop(run(None))
 
 
 def test_an_answer_to_another_question_does_not_count() -> None:
@@ -149,7 +150,7 @@ def test_an_answer_to_another_question_does_not_count() -> None:
         async with serving(forged) as (server, _):
             assert (await ask(server, "example.org")).rcode() == dns.rcode.SERVFAIL
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_long_answers_are_cut_over_udp_and_whole_over_tcp() -> None:
@@ -161,7 +162,7 @@ def test_long_answers_are_cut_over_udp_and_whole_over_tcp() -> None:
             whole = await ask(server, "many.default.svc.cluster.local", tcp=True)
             assert len(values(whole)) == 200
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 @pytest.mark.parametrize(
@@ -187,4 +188,4 @@ def test_bad_packets_get_an_error_and_the_server_goes_on(packet: bytes, rcode: d
             assert (reply.id, reply.rcode()) == (0x1234, rcode)
             assert values(await ask(server, "web")) == ["10.96.0.5"]
 
-    asyncio.run(run())
+    run_on_loop(run())

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from mesh.errors import MeshError
+from mesh.net.loop import run as run_on_loop
 from mesh.net.tasks import cancel_and_wait, spawn
 from node.network.node_ports import NodePorts, wanted_ports
 from node.network.services import ServiceTable
@@ -91,7 +92,7 @@ def test_a_connection_is_relayed_with_half_close() -> None:
         async with backend(echo) as port, serving(table_with(port, "127.0.0.1"), listeners):
             assert await ask(listeners.address, b"hello") == b"echo hello"
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_an_unreachable_endpoint_is_passed_over() -> None:
@@ -102,7 +103,7 @@ def test_an_unreachable_endpoint_is_passed_over() -> None:
             answers = await asyncio.gather(*(ask(listeners.address, b"x") for _ in range(12)))
             assert answers == [b"echo x"] * 12
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_no_endpoint_resets_the_connection() -> None:
@@ -112,7 +113,7 @@ def test_no_endpoint_resets_the_connection() -> None:
             with contextlib.suppress(ConnectionError):
                 assert await ask(listeners.address, b"x") == b""
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_slow_reader_slows_the_sender_down() -> None:
@@ -140,7 +141,7 @@ def test_a_slow_reader_slows_the_sender_down() -> None:
             assert len(await reader.readexactly(sent - (1 << 20))) == sent - (1 << 20)
             writer.close()
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_taken_port_is_tried_again() -> None:
@@ -149,7 +150,7 @@ def test_a_taken_port_is_tried_again() -> None:
         async with backend(echo) as port, serving(table_with(port, "127.0.0.1"), listeners):
             assert await ask(listeners.address, b"later") == b"echo later"
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_service_that_goes_closes_its_port() -> None:
@@ -166,7 +167,7 @@ def test_a_service_that_goes_closes_its_port() -> None:
                         break
                     await asyncio.sleep(0.01)
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_udp_node_ports_are_left_out_and_the_first_owner_keeps_a_port() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mesh.net.errors import NetError
+from mesh.net.loop import run as run_on_loop
 from mesh.net.port_helper import PortHelper, PortRefusedError, listen_outside, udp_outside
 
 pytestmark = pytest.mark.component
@@ -47,7 +48,7 @@ def test_a_listening_socket_comes_through_and_works(tmp_path: Path) -> None:
                     await listen_outside(path, "127.0.0.1", port)
         assert not path.exists()
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_udp_socket_comes_through_unbound(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_a_udp_socket_comes_through_unbound(tmp_path: Path) -> None:
                 assert opened.type == socket.SOCK_DGRAM
                 assert opened.getsockname() == ("0.0.0.0", 0)
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.1", "localhost", "::1", ""])
@@ -67,7 +68,7 @@ def test_only_loopback_addresses_are_opened(tmp_path: Path, address: str) -> Non
             with pytest.raises(PortRefusedError, match="not an IPv4 loopback address"):
                 await listen_outside(path, address, 0)
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_malformed_requests_are_refused_and_the_helper_goes_on(tmp_path: Path, p
             assert answer["error"]
             (await udp_outside(path)).close()
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_very_long_path_works_and_a_stale_socket_is_replaced(tmp_path: Path) -> None:
@@ -95,9 +96,9 @@ def test_a_very_long_path_works_and_a_stale_socket_is_replaced(tmp_path: Path) -
         async with serving(folder) as path:
             (await udp_outside(path)).close()
 
-    asyncio.run(run())
+    run_on_loop(run())
 
 
 def test_a_missing_helper_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(NetError, match="is `mesh up` still running"):
-        asyncio.run(udp_outside(tmp_path / "ports.sock"))
+        run_on_loop(udp_outside(tmp_path / "ports.sock"))
