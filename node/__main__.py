@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mesh.client.rest import ClientConfig
@@ -66,6 +67,14 @@ async def _run(config: NodeConfig) -> None:
         logging.getLogger(__name__).info("the agent ends; its pods go on")
 
 
+def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    elif exc is not None:
+        yield exc
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the agent. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m node", description=__doc__)
@@ -83,7 +92,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except BaseExceptionGroup as group:
         # A part that ended takes the process with it: the supervisor starts a new one, which finds its pods.
-        logging.getLogger(__name__).error("the agent cannot go on", exc_info=group)
+        known, other = group.split(MeshError)
+        for leaf in _leaves(known):
+            print(f"node: {leaf}", file=sys.stderr)
+        if other is not None:
+            logging.getLogger(__name__).error("the agent cannot go on", exc_info=other)
         return 1
     return 0
 

@@ -19,6 +19,10 @@ class ImageError(NodeError, UserError):
     """No HostImage stands in for the image."""
 
 
+class NotReadyError(NodeError):
+    """The node does not know enough yet; it will."""
+
+
 class VolumeError(NodeError):
     """A volume cannot be made now."""
 

@@ -37,6 +37,7 @@ def enter_container(request: Spawn, descriptors: Mapping[Descriptor, int], *, pa
     _enter_directory(request.cwd)
     if not request.allow_privileges:
         _drop_privileges(request, keeps_code=keeps_code)
+    _become_user(request)
 
 
 def _set_output(descriptors: Mapping[Descriptor, int]) -> None:
@@ -74,12 +75,47 @@ def _drop_privileges(request: Spawn, *, keeps_code: bool) -> None:
     capabilities.forbid_new_privileges()
 
 
+def _become_user(request: Spawn) -> None:
+    if request.user is None and request.group is None:
+        return
+    try:
+        os.setgroups([])
+        if request.group is not None:
+            os.setresgid(request.group, request.group, request.group)
+        if request.user is not None:
+            os.setresuid(request.user, request.user, request.user)
+    except OSError as exc:
+        raise ContainerSetUpError(
+            f"becoming user {request.user}, group {request.group}: {exc.strerror}; a cluster that an ordinary user started "
+            "has only that user: leave runAsUser and runAsGroup out, or start the cluster as root"
+        ) from exc
+    # A change of identity clears it.
+    linux.set_parent_death_signal(signal.SIGKILL)
+
+
 def close_other_descriptors(keep: frozenset[int] = frozenset()) -> None:
     """Close every descriptor above 2 that is not in `keep`: for a child that goes on without execve."""
     for name in os.listdir("/proc/self/fd"):
         if (fd := int(name)) > 2 and fd not in keep:
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def kill_in_network_namespace(netns_path: str, mount_namespace: int = 0) -> None:
+    """SIGKILL every process in the network namespace bound to `netns_path`; with `mount_namespace`, only those in that too.
+
+    A bound namespace's inode is not used again, so this never hits a stranger. Cost: 10 us per process.
+    """
+    try:
+        inode = os.stat(netns_path).st_ino
+    except OSError:
+        return
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or _namespace_of(int(name), "net") != inode:
+            continue
+        if not mount_namespace or mount_namespace_of(int(name)) == mount_namespace:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(name), signal.SIGKILL)
 
 
 def kill_mount_namespace(inode: int) -> None:
@@ -92,7 +128,11 @@ def kill_mount_namespace(inode: int) -> None:
 
 def mount_namespace_of(pid: int) -> int:
     """The inode of a process's mount namespace; 0 when the process is gone or not ours to see."""
+    return _namespace_of(pid, "mnt")
+
+
+def _namespace_of(pid: int, kind: str) -> int:
     try:
-        return os.stat(f"/proc/{pid}/ns/mnt").st_ino
+        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
     except OSError:
         return 0

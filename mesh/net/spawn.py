@@ -53,6 +53,9 @@ class Spawn(_Message, frozen=True, kw_only=True, tag="spawn"):
     """The spawner copies the output there. Without it and without stdout/stderr descriptors, output is dropped."""
     capabilities: tuple[str, ...] = ()
     """Capabilities kept; all others are dropped for good."""
+    user: int | None = None
+    """Numeric user (and `group`) to become; None stays as the spawner."""
+    group: int | None = None
     allow_privileges: bool = False
     """Leave all capabilities and no_new_privs alone (securityContext.privileged)."""
     is_ephemeral: bool = False
@@ -94,6 +97,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     exit_status: int | None = None
     """None while it runs; 0..255 exit code; -N ended by signal N."""
     finished_at: float = 0.0
+    mount_namespace: int = 0
+    """Inode of its own mount namespace; 0 for a command that joined another's."""
 
 
 class Spawned(_Message, frozen=True, kw_only=True, tag="spawned"):

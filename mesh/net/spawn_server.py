@@ -65,7 +65,6 @@ the spawn; it must be closed (execve does that) to report success."""
 @dataclass(slots=True)
 class _Child:
     record: Record
-    mount_namespace: int = 0
     is_ephemeral: bool = False
     is_started: bool = False
     pumps: list[LogPump] = field(default_factory=list)
@@ -267,8 +266,12 @@ class SpawnServer:
         if message:
             os.waitpid(pid, 0)
             raise ContainerSetUpError(message.decode(errors="replace"))
-        child.record = msgspec.structs.replace(child.record, pid=pid, start_ticks=process_start_ticks(pid))
-        child.mount_namespace = 0 if "mntns" in given else mount_namespace_of(pid)
+        child.record = msgspec.structs.replace(
+            child.record,
+            pid=pid,
+            start_ticks=process_start_ticks(pid),
+            mount_namespace=0 if "mntns" in given else mount_namespace_of(pid),
+        )
         child.is_started = True
         self._children[request.id] = child
         self._by_pid[pid] = child
@@ -309,8 +312,8 @@ class SpawnServer:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.record.pid, signal.SIGKILL)
-        if child.mount_namespace:
-            kill_mount_namespace(child.mount_namespace)
+        if child.record.mount_namespace:
+            kill_mount_namespace(child.record.mount_namespace)
 
     def _reap(self) -> None:
         """Record every child that has ended. Orphans of containers come here too and are only waited for."""
@@ -327,8 +330,8 @@ class SpawnServer:
     def _ended(self, child: _Child, exit_status: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.record.pid, signal.SIGKILL)
-        if child.mount_namespace:
-            kill_mount_namespace(child.mount_namespace)
+        if child.record.mount_namespace:
+            kill_mount_namespace(child.record.mount_namespace)
         self._close_log(child)
         child.record = msgspec.structs.replace(child.record, exit_status=exit_status, finished_at=time.time())
         if child.is_ephemeral:
@@ -340,8 +343,8 @@ class SpawnServer:
         for child in self._by_pid.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.record.pid, signal.SIGKILL)
-            if child.mount_namespace:
-                kill_mount_namespace(child.mount_namespace)
+            if child.record.mount_namespace:
+                kill_mount_namespace(child.record.mount_namespace)
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)

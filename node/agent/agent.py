@@ -28,7 +28,7 @@ from node.agent.registration import Registration, machine_capacity
 from node.agent.state import PodState, load_state, split_container_id
 from node.agent.worker import PodWorker, WorkerTools
 from node.config import NodeConfig
-from node.errors import StateError
+from node.errors import NotReadyError, StateError
 from node.runtime.spawners import ContainerRuntime
 from node.runtime.volumes import remove_tree
 
@@ -73,7 +73,9 @@ class NodeAgent:
         self._runtime = ContainerRuntime(
             config.exec_socket, config.sidecar_socket, on_exit=self._exited, on_synced=self._synced
         )
-        self._registration = Registration(config, self._client, self._capacity, self._clock)
+        self._registration = Registration(
+            config, self._client, self._capacity, self._clock, runtime_problem=self._runtime.problem
+        )
         self._tools: WorkerTools | None = None
         self.kubelet_api = KubeletApi(config, client_config, self.find_worker, self._all_workers)
 
@@ -122,7 +124,7 @@ class NodeAgent:
             objects=PodObjects(self._client),
             network=self._network,
             runtime=self._runtime,
-            host_images=self._host_images.all,
+            host_images=self._known_images,
             capacity=self._capacity,
             clock=self._clock,
         )
@@ -181,6 +183,13 @@ class NodeAgent:
             if path.name not in present and path.name not in self._workers:
                 with contextlib.suppress(MeshError):
                     remove_tree(path)
+
+    def _known_images(self) -> tuple[HostImage, ...]:
+        if not self._host_images.has_synced:
+            raise NotReadyError(
+                "HostImages are not known yet: the API server has not been reached since this agent started"
+            )
+        return self._host_images.all()
 
     def _images_changed(self, _: Change[HostImage]) -> None:
         for worker in self._workers.values():

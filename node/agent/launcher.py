@@ -14,6 +14,7 @@ from mesh.api.node import HostImage
 from mesh.api.pod import Container, Pod, Volume
 from mesh.clock import Clock
 from mesh.net import capabilities
+from mesh.net.container_process import kill_in_network_namespace
 from mesh.net.private_mounts import Mount
 from mesh.net.spawn import Record, Spawn
 from node.agent.objects import PodObjects
@@ -26,6 +27,8 @@ from node.runtime.environment import PodFields, build_environment, expand, field
 from node.runtime.images import ResolvedImage, command_line, resolve_image
 from node.runtime.spawners import ContainerRuntime, log_file
 
+HOST_NETWORK = "/proc/thread-self/ns/net"
+"""The namespace of a pod with hostNetwork: the node's own."""
 INTERCEPTION = "meshwork.dev/interception"
 """Annotation of a pod; `redirect` sends its traffic through its sidecar."""
 _REFRESH_S = 60.0
@@ -138,15 +141,20 @@ class Launcher:
 
     async def _sandbox(self, pod: Pod) -> Sandbox:
         if pod.spec.host_network:
-            return Sandbox(address=self._config.address, netns_path="/proc/thread-self/ns/net")
+            return Sandbox(address=self._config.address, netns_path=HOST_NETWORK)
         meta = pod.metadata
         intercept = meta.annotations.get(INTERCEPTION) == "redirect"
         network = await self._network.add_pod(meta.uid, meta.namespace, meta.name, intercept=intercept)
         return Sandbox(address=network.address, netns_path=str(network.netns_path))
 
-    async def tear_down(self, uid: str) -> None:
-        """Give the network back and delete volumes; logs and state stay. Idempotent."""
+    async def tear_down(self, uid: str, netns_path: str) -> None:
+        """Give the network back and delete volumes; logs and state stay. Idempotent.
+
+        Processes that containers of a spawner that died left in the pod's network are killed.
+        """
         self._renew_token_at.pop(uid, None)
+        if netns_path and netns_path != HOST_NETWORK:
+            kill_in_network_namespace(netns_path)
         await self._network.remove_pod(uid)
         directory = self.directory(uid)
         volumes.remove_tree(directory.volumes)
@@ -249,7 +257,7 @@ class Launcher:
         return PodFields(pod_ip=address, host_ip=self._config.address, capacity=self._capacity)
 
     def image(self, container: Container) -> ResolvedImage:
-        """What the container's image stands for. Raises ImageError."""
+        """What the container's image stands for. Raises ImageError; NotReadyError while HostImages are not known yet."""
         return resolve_image(container.image, self._host_images())
 
     async def start(
@@ -258,6 +266,7 @@ class Launcher:
         """Start one run. Raises ContainerConfigError, VolumeError, SpawnError, ApiError."""
         uid = pod.metadata.uid
         directory = self.directory(uid)
+        check_user(pod, container)
         env = await self.environment(pod, container, state, image)
         line = tuple(expand(word, env) for word in command_line(container, image))
         mounts = self._mounts(pod, container, directory)
@@ -272,6 +281,8 @@ class Launcher:
             mounts=mounts,
             log=log_file(log_path, max_bytes=self._config.log_max_bytes, max_files=self._config.log_max_files),
             capabilities=capability_names(container, is_sidecar=image.is_sidecar),
+            user=_first(container.security_context.run_as_user, pod.spec.security_context.run_as_user),
+            group=_first(container.security_context.run_as_group, pod.spec.security_context.run_as_group),
             allow_privileges=container.security_context.privileged,
         )
         record = await self._runtime.start(request, state.netns_path, is_forked=image.is_sidecar)
@@ -304,6 +315,20 @@ class Launcher:
         if directory.account.exists() and volumes.SERVICE_ACCOUNT_DIR not in taken:
             mounts.append(Mount(source=str(directory.account), target=volumes.SERVICE_ACCOUNT_DIR, read_only=True))
         return (*mounts, *own)
+
+
+def _first(own: int | None, of_pod: int | None) -> int | None:
+    return of_pod if own is None else own
+
+
+def check_user(pod: Pod, container: Container) -> None:
+    """Refuse to run as root what says that it must not. Raises ContainerConfigError."""
+    own, of_pod = container.security_context, pod.spec.security_context
+    non_root = of_pod.run_as_non_root if own.run_as_non_root is None else own.run_as_non_root
+    if non_root and not _first(own.run_as_user, of_pod.run_as_user):
+        raise ContainerConfigError(
+            f'container "{container.name}" has runAsNonRoot, but would run as the node\'s own user: give it a runAsUser'
+        )
 
 
 def capability_names(container: Container, *, is_sidecar: bool) -> tuple[str, ...]:

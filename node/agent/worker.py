@@ -22,6 +22,7 @@ from mesh.client.events import EventRecorder
 from mesh.client.rest import ApiClient, PatchType
 from mesh.clock import Clock
 from mesh.errors import MeshError
+from mesh.net.container_process import kill_in_network_namespace
 from mesh.net.errors import SpawnerGoneError, SpawnError
 from mesh.net.spawn import Record
 from mesh.net.tasks import cancel_and_wait, spawn
@@ -54,7 +55,7 @@ from node.agent.state import (
     started,
 )
 from node.agent.status import pod_status
-from node.errors import ContainerConfigError, ImageError, VolumeError
+from node.errors import ContainerConfigError, ImageError, NotReadyError, VolumeError
 from node.runtime.spawners import CommandResult, ContainerRuntime
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class PodWorker:
         self._exits: dict[str, asyncio.Event] = {}
         self._early_exits: dict[str, Record] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
+        self._environments: dict[str, dict[str, str]] = {}
         self._known_conditions: tuple[Condition, ...] = ()
         self._reported: Json | None = None
         self._is_finished = False
@@ -184,6 +186,9 @@ class PodWorker:
             self._forget_record(record.id, is_forked)
 
     def _lost(self, name: str, facts: ContainerFacts) -> None:
+        """A run whose spawner has died; what it started itself may live on and is killed."""
+        if facts.running is not None and facts.running.mount_namespace:
+            kill_in_network_namespace(self._state.netns_path, facts.running.mount_namespace)
         now = self._tools.clock.wall()
         end = Termination(
             exit_code=_LOST_EXIT_CODE,
@@ -278,7 +283,7 @@ class PodWorker:
         return max(0.0, next_step.wake_at - self._tools.clock.wall()) + 0.001
 
     def _explain(self, exc: Exception) -> None:
-        if isinstance(exc, ApiError | SpawnerGoneError):
+        if isinstance(exc, ApiError | SpawnerGoneError | NotReadyError):
             logger.info("pod step failed, trying again", extra={"pod": self._pod.key, "error": str(exc)})
         elif isinstance(exc, VolumeError | ContainerConfigError):
             self._event("Warning", "FailedMount", f"MountVolume.SetUp failed: {exc}")
@@ -303,7 +308,7 @@ class PodWorker:
                 assert self._group is not None
                 spawn(self._group, self._stop(name, grace_s, why), name=f"stop {self._pod.key} {name}")
             case TearDown():
-                await self._tools.launcher.tear_down(self._pod.metadata.uid)
+                await self._tools.launcher.tear_down(self._pod.metadata.uid, self._state.netns_path)
                 self._change(msgspec.structs.replace(self._state, has_sandbox=False))
             case Finish():
                 await self._finish()
@@ -477,16 +482,22 @@ class PodWorker:
         """Run a command in the container's namespaces with its environment. Raises MeshError."""
         if facts.running is None:
             raise SpawnError(f'container "{container.name}" is not running')
-        image = self._tools.launcher.image(container)
-        env = await self._tools.launcher.environment(self._pod, container, self._state, image)
         return await self._tools.runtime.execute(
             facts.running,
             self._state.netns_path,
             command,
-            env=env,
-            capabilities=capability_names(container, is_sidecar=image.is_sidecar),
+            env=await self._environment(container, facts.running.id),
+            capabilities=capability_names(container, is_sidecar=facts.is_forked),
             timeout_s=timeout_s,
         )
+
+    async def _environment(self, container: Container, id_: str) -> dict[str, str]:
+        """The environment of a run, made once: a probe every second must not ask the API every second."""
+        if id_ not in self._environments:
+            image = self._tools.launcher.image(container)
+            env = await self._tools.launcher.environment(self._pod, container, self._state, image)
+            self._environments[id_] = env
+        return self._environments[id_]
 
     # Probes
 
@@ -499,6 +510,7 @@ class PodWorker:
                 wanted[container_id(self._pod.metadata.uid, container.name, facts.attempt)] = container
         for id_ in [id_ for id_ in self._probes if id_ not in wanted]:
             self._probes.pop(id_).cancel()
+            self._environments.pop(id_, None)
         for id_, container in wanted.items():
             if id_ not in self._probes and self._group is not None:
                 work = self._probe(container, self._state.facts(container.name))
@@ -618,7 +630,8 @@ class PodWorker:
 
     async def _refresh_loop(self) -> None:
         """Keep volumes and the token fresh once the pod is set up."""
-        wait_s = 1.0
+        # After a restart of the agent nobody knows how old the token is.
+        wait_s = 1.0 if self._state.has_sandbox else 60.0
         while True:
             await asyncio.sleep(min(wait_s, 3600.0))
             if not self._state.has_sandbox:

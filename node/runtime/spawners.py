@@ -18,6 +18,7 @@ from mesh.net.tasks import spawn
 logger = logging.getLogger(__name__)
 
 _RECONNECT = Backoff(base_s=0.05, cap_s=2.0, jitter=0.0)
+_NAMES = {False: "exec spawner", True: "sidecar spawner"}
 _MAX_OUTPUT_BYTES = 10 * 1024
 """What is kept of a probe's or hook's output. Source: kubelet maxProbeOutput."""
 
@@ -51,6 +52,11 @@ class SpawnerLink:
         if self._client is None or self._client.is_gone:
             raise SpawnerGoneError(f"the spawner at {self._path} is not connected; it is tried again")
         return self._client
+
+    @property
+    def is_connected(self) -> bool:
+        """There is a live connection now."""
+        return self._client is not None and not self._client.is_gone
 
     async def wait_connected(self) -> None:
         """Wait for the first connection."""
@@ -106,7 +112,12 @@ class ContainerRuntime:
         """Keep both connections until cancelled."""
         async with asyncio.TaskGroup() as group:
             for is_forked, link in self._links.items():
-                spawn(group, link.run(), name="sidecar spawner link" if is_forked else "exec spawner link")
+                spawn(group, link.run(), name=f"{_NAMES[is_forked]} link")
+
+    def problem(self) -> str:
+        """Why containers can't be started now; "" when they can."""
+        missing = [name for is_forked, name in _NAMES.items() if not self._links[is_forked].is_connected]
+        return f"not connected to the {' and the '.join(missing)}" if missing else ""
 
     async def wait_connected(self) -> None:
         """Wait for the exec spawner. The sidecar spawner imports more and may come later."""

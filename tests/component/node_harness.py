@@ -18,8 +18,9 @@ import uvloop
 from controlplane.apiserver.config import ApiServerConfig, NodeAddress
 from controlplane.apiserver.server import running
 from controlplane.store.sqlite import open_sqlite_store
+from mesh.api.core import Node
 from mesh.api.pod import ContainerStatus, Pod
-from mesh.api.resources import EVENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, Json
+from mesh.api.resources import EVENTS, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, Json
 from mesh.client.errors import AlreadyExistsError, ApiError, NotFoundError
 from mesh.client.rest import ApiClient, ClientConfig
 from mesh.net import linux
@@ -125,6 +126,15 @@ class NodeUnderTest:
         """kill -9 of one spawner; its supervisor starts a new one."""
         self.spawners.kill(name)
 
+    def stop_spawner(self, name: str) -> None:
+        """End one spawner; nobody starts it again."""
+        self.spawners.end(name)
+
+    async def wait_node(self, holds: Callable[[Node], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not holds(Node.of(await self.client.get(NODES, NODE))):
+                await asyncio.sleep(0.02)
+
     async def create(self, pod: Json) -> Pod:
         """Create a pod that is bound to this node already."""
         return Pod.of(await self.client.create(PODS, pod, "default"))
@@ -192,6 +202,14 @@ def shell(name: str, script: str, **more: Any) -> Json:
     return {"name": name, "image": "host", "command": ["sh", "-c", script], **more}
 
 
+def is_zombie(pid: int) -> bool:
+    """The process has ended, whether or not somebody has noticed."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def status_of(pod: Pod, name: str) -> ContainerStatus:
     """The status of one container; an empty one before the node has written any."""
     for status in (*pod.status.container_statuses, *pod.status.init_container_statuses):
@@ -256,9 +274,12 @@ class SpawnerProcesses:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", *self._commands[name]])
 
-    def kill(self, name: str) -> None:
+    def end(self, name: str) -> None:
         self._processes[name].kill()
         self._processes[name].wait(10)
+
+    def kill(self, name: str) -> None:
+        self.end(name)
         self._processes[name] = self._start(name)
 
     async def stop(self) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from mesh.api.core import Node
 from mesh.api.pod import Pod
-from mesh.api.resources import CONFIG_MAPS, HOST_IMAGES, PODS, SECRETS
+from mesh.api.resources import CONFIG_MAPS, HOST_IMAGES, LEASES, NODES, PODS, SECRETS
 from mesh.client.errors import UnavailableError
 from mesh.client.rest import PatchType
 from mesh.net.spawn import process_start_ticks
 from tests.component.node_harness import (
     IS_ROOT,
+    NODE,
     NodeUnderTest,
+    is_zombie,
     pod_object,
     shell,
     status_of,
@@ -324,13 +327,61 @@ def test_sidecars_are_forked_and_restarted_alone(tmp_path: Path) -> None:
 
 def test_a_dead_spawner_restarts_its_containers(tmp_path: Path) -> None:
     async def scenario(node: NodeUnderTest) -> None:
-        await node.create(pod_object("reborn", shell("app", "exec sleep 1000")))
+        await node.create(pod_object("reborn", shell("app", "setsid sleep 1000 & echo $!; wait")))
         await node.wait_for("reborn", lambda p: p.is_ready)
+        async with asyncio.timeout(5):
+            while not (left_behind := (await node.logs("reborn")).strip()):
+                await asyncio.sleep(0.02)
         node.kill_spawner("exec")
         pod = await node.wait_for("reborn", lambda p: status_of(p, "app").restart_count == 1 and p.is_ready)
         ended = status_of(pod, "app").last_state.terminated
         assert ended is not None
         assert ended.reason == "ContainerStatusUnknown"
+        async with asyncio.timeout(5):
+            while process_start_ticks(int(left_behind)) and not is_zombie(int(left_behind)):
+                await asyncio.sleep(0.02)
+
+    with_node(tmp_path, scenario)
+
+
+def test_the_node_registers_and_says_when_it_cannot_start_containers(tmp_path: Path) -> None:
+    async def scenario(node: NodeUnderTest) -> None:
+        found = Node.of(await node.client.get(NODES, NODE))
+        assert found.is_ready
+        assert found.internal_ip == "127.0.0.1"
+        assert found.metadata.labels["kubernetes.io/hostname"] == NODE
+        assert found.spec.pod_cidr == "10.244.1.0/24"
+        assert found.status.allocatable["cpu"] == str(os.cpu_count())
+        assert {c.type: c.status for c in found.status.conditions}["MemoryPressure"] == "False"
+        lease = await node.client.get(LEASES, NODE, "kube-node-lease")
+        node.stop_spawner("sidecar")
+        await node.wait_node(lambda n: not n.is_ready)
+        node.kill_spawner("sidecar")
+        await node.wait_node(lambda n: n.is_ready)
+        renewed = await node.client.get(LEASES, NODE, "kube-node-lease")
+        assert renewed["spec"]["renewTime"] > lease["spec"]["renewTime"]
+
+    with_node(tmp_path, scenario, lease_renew_s=0.2)
+
+
+def test_users_are_changed_or_refused(tmp_path: Path) -> None:
+    async def scenario(node: NodeUnderTest) -> None:
+        await node.create(pod_object("root", shell("app", "id -u"), securityContext={"runAsNonRoot": True}))
+
+        def is_refused(pod: Pod) -> bool:
+            waiting = status_of(pod, "app").state.waiting
+            return waiting is not None and "runAsNonRoot" in waiting.message
+
+        await node.wait_for("root", is_refused)
+        own = {"runAsUser": 1234, "runAsGroup": 2345}
+        await node.create(pod_object("user", shell("app", "id -u; id -g", securityContext=own), restartPolicy="Never"))
+        pod = await node.wait_for("user", lambda p: p.status.phase in ("Succeeded", "Failed"))
+        if pod.status.phase == "Succeeded":
+            assert (await node.logs("user")).split() == ["1234", "2345"]
+        else:  # in a user namespace with uid 0 only
+            ended = status_of(pod, "app").state.terminated
+            assert ended is not None
+            assert "an ordinary user started" in ended.message
 
     with_node(tmp_path, scenario)
 
