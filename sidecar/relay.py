@@ -15,6 +15,8 @@ from sidecar.pool import OUTBOUND_MARK
 
 logger: Final = logging.getLogger(__name__)
 
+_MAX_EARLY_BYTES: Final = 256 << 10
+
 
 class MarkedRelay:
     """Relays connections made to `target` to a TCP address."""
@@ -121,12 +123,23 @@ class _Half(asyncio.Protocol):
 
 
 class _Near(_Half):
-    """The side that gRPC dialled; it reads nothing until the other side is there."""
+    """The side that gRPC dialled. What it says before the other side is there waits; it is a handshake's first flight."""
+
+    def __init__(self, relay: MarkedRelay) -> None:
+        super().__init__(relay)
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()
         self.relay.connect(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None:
+            super().data_received(data)
+            return
+        self._early += data
+        if len(self._early) > _MAX_EARLY_BYTES:
+            self.abort()
 
     def join(self, far: _Half) -> None:
         """The other side is connected."""
@@ -134,4 +147,6 @@ class _Near(_Half):
             far.abort()
             return
         self.peer, far.peer = far, self
-        self.transport.resume_reading()
+        if self._early:
+            early, self._early = self._early, b""
+            far.transport.write(early)

@@ -35,10 +35,6 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 64 << 20),
-    # Our own back-off decides when to try again; grpc's would add to it.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 200),
 )
 _BACKOFF: Final = Backoff(base_s=0.1, cap_s=5.0, factor=2.0, jitter=0.5)
 _MAX_QUEUED_REQUESTS: Final = 10_000
