@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,8 @@ class _Launch:
         self._stop = stop
         self._api_port = api_port
         self._started_at = time.monotonic()
+        self._ends: Counter[str] = Counter()
+        """How often each process has ended by itself."""
 
     async def run(self, listener: socket.socket) -> int:
         pipes = _Pipes()
@@ -183,7 +186,9 @@ class _Launch:
             return 1
         await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
         if ended.done() and not asked.done():
-            self._report("failed", reason=f"the cluster's process ended: {self._last_words() or self._where_to_look()}")
+            self._report(
+                "failed", reason=f"the cluster's process ended: {self._last_words('cluster') or self._where_to_look()}"
+            )
             return 1
         return 0
 
@@ -225,21 +230,31 @@ class _Launch:
         with contextlib.closing(transport):
             while line := await reader.readline():
                 with contextlib.suppress(ValueError):
-                    fields = json.loads(line)
-                    self._report(fields.pop("event"), **fields)
+                    self._relay(json.loads(line))
+
+    def _relay(self, fields: dict[str, Any]) -> None:
+        event = fields.pop("event")
+        if event == "ended":
+            self._ends[fields["name"]] += 1
+        self._report(event, **fields)
 
     def _elapsed_s(self) -> float:
         return round(time.monotonic() - self._started_at, 3)
 
-    def _last_words(self) -> str:
+    def _last_words(self, name: str) -> str:
         try:
-            lines = (self._options.home / "logs" / "cluster.log").read_text(errors="replace").splitlines()
+            lines = (self._options.home / "logs" / f"{name}.log").read_text(errors="replace").splitlines()
         except OSError:
             return ""
         return lines[-1].removeprefix("node.cluster: ") if lines else ""
 
     def _where_to_look(self) -> str:
-        return f"look into {self._options.home / 'logs'}"
+        """The process that ended most often and its last line, else the folder of the logs."""
+        logs = self._options.home / "logs"
+        if not self._ends:
+            return f"look into {logs}"
+        name, times = self._ends.most_common(1)[0]
+        return f"{name} ended {times} times, last with: {self._last_words(name) or 'no words'} (see {logs / name}.log)"
 
 
 async def _wait_ended(pid: int) -> None:
