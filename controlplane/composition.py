@@ -84,6 +84,30 @@ def _load_scheduler(_config: ControlPlaneConfig) -> Part:
     return scheduler.run
 
 
+def _load_discovery(config: ControlPlaneConfig) -> Part:
+    from controlplane.discovery import service
+    from controlplane.discovery.config import DiscoveryConfig, MeshSettings
+
+    pki = config.home / "pki"
+    mesh = MeshSettings(
+        domain=config.cluster_domain,
+        trace_sampling_percent=config.trace_sampling_percent,
+        traces_address=config.cluster_address,
+        traces_port=config.traces_otlp_port,
+    )
+    settings = DiscoveryConfig(
+        cluster_address=config.cluster_address,
+        ads_port=config.discovery_port,
+        monitor_port=config.discovery_monitor_port,
+        traces_monitor_port=config.traces_query_port,
+        ca_file=str(pki / "ca.crt"),
+        cert_file=str(pki / "discovery.crt"),
+        key_file=str(pki / "discovery.key"),
+        mesh=mesh,
+    )
+    return partial(service.run, config=settings)
+
+
 def _load_traces(config: ControlPlaneConfig) -> Part:
     from controlplane.traces import service
     from mesh.identity.pki import KeyPair
@@ -105,5 +129,6 @@ def _load_traces(config: ControlPlaneConfig) -> Part:
 _LOADERS: dict[Component, Load] = {
     "scheduler": _load_scheduler,
     "controllers": _load_controllers,
+    "discovery": _load_discovery,
     "traces": _load_traces,
 }
