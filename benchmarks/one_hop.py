@@ -50,6 +50,7 @@ def start_all(ports: config.Ports, folder: Path, core: int | None, load_core: in
     files = {
         "upstream.conf": config.upstream_nginx(ports, str(folder)),
         "envoy.yaml": config.envoy_bootstrap(ports, ports.envoy),
+        "meshwork.yaml": config.envoy_bootstrap(ports, ports.meshwork),
         "haproxy.cfg": config.haproxy(ports),
         "nginx.conf": config.nginx(ports, str(folder)),
         "same.lua": config.WRK_SAME,
@@ -57,8 +58,7 @@ def start_all(ports: config.Ports, folder: Path, core: int | None, load_core: in
     }
     for name, text in files.items():
         (folder / name).write_text(text)
-    upstreams = [str(port) for port in (*ports.stable, ports.canary)]
-    own = [sys.executable, "-m", "benchmarks.one_hop_sidecar", str(ports.meshwork), *upstreams]
+    own = [sys.executable, "-m", "sidecar", "--config", str(folder / "meshwork.yaml"), "--log-level", "warning"]
     envoy = [str(envoy_binary()), "-c", str(folder / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart"]
     commands: list[tuple[str, list[str], int | None, int]] = [
         ("upstream", ["nginx", "-p", str(folder), "-c", str(folder / "upstream.conf")], load_core, ports.canary),

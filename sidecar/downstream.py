@@ -102,7 +102,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         # The short way: the bytes are exactly one head that has been seen before, and it has no body.
-        if self._phase == _IDLE and not self._buffer:
+        if self._phase is _IDLE and not self._buffer:
             runtime = self.site.runtime
             template = runtime.templates.get(data)
             if template is not None and not template.has_body:
@@ -133,7 +133,7 @@ class DownstreamConnection(asyncio.Protocol):
         self.is_write_paused = False
         self._resume(_PAUSE_WRITE)
         self.exchange.on_downstream_ready()
-        if self._phase == _IDLE and self._buffer:
+        if self._phase is _IDLE and self._buffer:
             self._take_requests()
 
     # -- reading
@@ -159,7 +159,7 @@ class DownstreamConnection(asyncio.Protocol):
     def _take_requests(self) -> None:
         """Start on the requests in the buffer, until one keeps us waiting."""
         try:
-            while self._buffer and self._phase == _IDLE and not self.is_write_paused:
+            while self._buffer and self._phase is _IDLE and not self.is_write_paused:
                 if not self._take_request():
                     return
         except HttpSyntaxError as error:
@@ -191,6 +191,8 @@ class DownstreamConnection(asyncio.Protocol):
         if self._phase is Phase.BODY and self._buffer:
             data, self._buffer = self._buffer, b""
             self._take_body(data)
+        if template.has_body:
+            self.exchange.flush_request()
         return True
 
     def _begin_body(self, chunked: bool, length: int) -> None:

@@ -23,7 +23,7 @@ from mesh.telemetry.trace_context import TraceContext, child_of, new_trace
 from sidecar import flags as flag
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.records import RequestRecord
-from sidecar.replies import REASONS, http_date, reply
+from sidecar.replies import REASONS, reply
 from sidecar.stats import BUCKET_BOUNDS
 from sidecar.timers import NEVER
 
@@ -41,7 +41,6 @@ FRESH_ENOUGH_S = 1.0
 """A request that must not be repeated takes only a kept connection that was in use this recently."""
 
 _SERVICE_TIME = tuple(b"x-envoy-upstream-service-time: %d\r\n\r\n" % ms for ms in range(1000))
-_NO_RESPONSES: "dict[bytes, ResponseTemplate]" = {}
 
 
 class Exchange:
@@ -62,12 +61,13 @@ class Exchange:
         "is_active",
         "is_chunking",
         "is_dirty",
+        "is_plain",
         "is_retrying",
         "is_tunnel",
         "is_waiting",
-        "known_responses",
         "last_move",
         "method",
+        "out",
         "plane",
         "replay",
         "replay_bytes",
@@ -86,6 +86,7 @@ class Exchange:
         "trace",
         "tried",
         "tunnel_eofs",
+        "unsent",
         "upstream",
         "upstream_keeps_alive",
     )
@@ -100,8 +101,13 @@ class Exchange:
         self.plane = plane
         self.host: EndpointState | None = None
         self.upstream: UpstreamConnection | None = None
-        self.known_responses = _NO_RESPONSES
+        self.is_plain = False
+        """The response at hand may take the short way."""
         self.is_active = False
+        self.out: list[bytes] = []
+        """For the client, collected during one read from the upstream."""
+        self.unsent = b""
+        """The request's head, held back for the first bytes of its body."""
         self.branch_index = 0
         self.started = self.request_done_at = self.last_move = 0.0
         self.request_bytes = 0
@@ -173,7 +179,7 @@ class Exchange:
         self.upstream = upstream = host.idle.pop()
         upstream.owner = self
         upstream.requests += 1
-        self.known_responses = branch.responses if not self.plane.is_draining else _NO_RESPONSES
+        self.is_plain = not self.plane.is_draining
         wire = template.wires[index]
         if wire is None:
             wire = template.wire(index)
@@ -219,7 +225,7 @@ class Exchange:
         histogram.total += size
         self.is_active = False
         self.upstream = None
-        self.known_responses = _NO_RESPONSES
+        self.is_plain = False
         if self.trace is not None or self.runtime.access_log is not None:
             self.status = known.status
             self.response_bytes = size
@@ -304,7 +310,7 @@ class Exchange:
             upstream = None
         if upstream is not None:
             host.idle.pop()
-            self.on_connection(upstream)
+            self.on_connection(upstream, holds_back=not self.request_done and not self.replay and self.attempts == 1)
             return
         self.is_waiting = True
         if not self.plane.pool.wait(host, self):
@@ -312,19 +318,22 @@ class Exchange:
             self._release_host()
             self._reply(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests wait')
 
-    def on_connection(self, upstream: "UpstreamConnection") -> None:
-        """A connection for the attempt at hand."""
+    def on_connection(self, upstream: "UpstreamConnection", *, holds_back: bool = False) -> None:
+        """A connection for the attempt at hand. `holds_back`: the head goes out with the body, or by `flush_request`."""
         self.is_waiting = False
         self.upstream = upstream
         upstream.owner = self
         upstream.requests += 1
         template = self.template
         wire = template.wire(self.branch_index)
-        upstream.transport.write(wire if template.is_static else wire + self._extra(template))
+        if not template.is_static:
+            wire += self._extra(template)
+        if holds_back:
+            self.unsent = wire
+        else:
+            upstream.transport.write(b"".join([wire, *self.replay]) if self.replay else wire)
         if self.connection.is_write_paused:
             upstream.transport.pause_reading()
-        if self.replay:
-            upstream.transport.write(b"".join(self.replay))
         if self.replay_bytes > MAX_REPLAY_BYTES:
             self._stop_replay()
         if self.request_done:
@@ -333,7 +342,7 @@ class Exchange:
 
     def _expect_response(self) -> None:
         if self.template.is_plain and not self.plane.is_draining:
-            self.known_responses = self.branch.responses
+            self.is_plain = True
 
     def on_connect_failed(self, why: str) -> None:
         self.is_waiting = False
@@ -350,6 +359,7 @@ class Exchange:
         """The connection closed while it was ours."""
         upstream.owner = None
         self.upstream = None
+        self.unsent = b""
         host = upstream.host
         if self.has_responded:
             self._cut(flag.UPSTREAM_CLOSED, f"{host.text} closed the connection in the middle of its response")
@@ -423,7 +433,7 @@ class Exchange:
         self.is_retrying = self.is_dirty = True
         delay_s = policy.backoff.delay_s(self.attempts, self.plane.rng)
         self.attempts += 1
-        self.known_responses = _NO_RESPONSES
+        self.is_plain = False
         self.retry_timer = self.plane.loop.call_later(delay_s, self._retry)
         return True
 
@@ -466,6 +476,7 @@ class Exchange:
     def _drop_upstream(self) -> None:
         """Give up the attempt at hand and its connection."""
         upstream, self.upstream = self.upstream, None
+        self.unsent = b""
         if upstream is not None:
             self.plane.pool.discard(upstream)
         if self.is_waiting and self.host is not None:
@@ -500,9 +511,17 @@ class Exchange:
             self.replay.append(wire)
             self.replay_bytes += len(wire)
         if self.upstream is not None:
+            if self.unsent:
+                wire, self.unsent = self.unsent + wire, b""
             self.upstream.transport.write(wire)
             if self.replay_bytes > MAX_REPLAY_BYTES:
                 self._stop_replay()
+
+    def flush_request(self) -> None:
+        """Send the head if nothing of the body has come with it."""
+        if self.unsent and self.upstream is not None:
+            unsent, self.unsent = self.unsent, b""
+            self.upstream.transport.write(unsent)
 
     def _stop_replay(self) -> None:
         self.has_replay = False
@@ -530,7 +549,7 @@ class Exchange:
             self.connection.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines))
 
     def on_response(
-        self, upstream: "UpstreamConnection", head: ResponseHead, block: bytes, kind: BodyKind, *, is_whole: bool
+        self, upstream: "UpstreamConnection", head: ResponseHead, kind: BodyKind, *, is_whole: bool
     ) -> bool:
         """A final response's head. False: it is thrown away and the request tried again."""
         now = self.last_move = time.monotonic()
@@ -550,7 +569,7 @@ class Exchange:
         self.status = status
         self.upstream_keeps_alive = head.keep_alive
         self._set_deadline(now)
-        self._send_head(head, block, kind, now)
+        self._send_head(head, kind, now)
         return True
 
     def _try_elsewhere(
@@ -575,11 +594,9 @@ class Exchange:
             self.plane.pool.discard(upstream)
         return True
 
-    def _send_head(self, head: ResponseHead, block: bytes, kind: BodyKind, now: float) -> None:
+    def _send_head(self, head: ResponseHead, kind: BodyKind, now: float) -> None:
         request = self.template.head
         lines = self.branch.response_lines(head)
-        if not head.has_date:
-            lines = [*lines, b"date: " + http_date()]
         lines = [*lines, *self._response_framing(head, kind)]
         first = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or REASONS.get(head.status, "").encode())
         wire = first + b"".join([line + b"\r\n" for line in lines])
@@ -590,13 +607,11 @@ class Exchange:
             or (kind is BodyKind.CHUNKED and request.minor == 0)
             or not self.request_done
         )
-        if head.has_date and not self.is_chunking and request.method != b"HEAD":
-            self.branch.remember(head, block, kind, wire)
         connection_line = b"connection: close\r\n" if self.closes else b""
         if request.minor == 0 and not self.closes:
             connection_line = b"connection: keep-alive\r\n"
         self.response_bytes = head.size_bytes
-        self.connection.transport.write(wire + connection_line + _service_time(int((now - self.started) * 1000)))
+        self.out.append(wire + connection_line + _service_time(int((now - self.started) * 1000)))
 
     def _response_framing(self, head: ResponseHead, kind: BodyKind) -> list[bytes]:
         if kind in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE):
@@ -610,12 +625,19 @@ class Exchange:
         wire = chunk(pieces) if self.is_chunking else b"".join(pieces)
         self.response_bytes += len(wire)
         self.last_move = time.monotonic()
-        self.connection.transport.write(wire)
+        self.out.append(wire)
+
+    def flush_response(self) -> None:
+        """Write what has been collected for the client; the upstream calls it after each read."""
+        if self.out:
+            out, self.out = self.out, []
+            self.connection.transport.write(b"".join(out))
 
     def on_response_end(self, upstream: "UpstreamConnection", trailers: list[bytes], *, keeps: bool) -> None:
         """The response is complete. `keeps`: the connection can take another request."""
         if self.is_chunking:
-            self.connection.transport.write(last_chunk(trailers))
+            self.out.append(last_chunk(trailers))
+        self.flush_response()
         self.upstream = None
         upstream.owner = None
         self._finish_upstream(upstream, keeps=keeps and self.request_done)
@@ -781,6 +803,7 @@ class Exchange:
 
     def _cut(self, flags: str, why: str) -> None:
         """The response has begun, so all that can be said is a broken connection."""
+        self.flush_response()
         self._drop_upstream()
         self.flags = flag.join(self.flags, flags)
         self.detail = why
@@ -833,7 +856,7 @@ class Exchange:
         self._settle_retry()
         self._release_host()
         self.is_active = False
-        self.known_responses = _NO_RESPONSES
+        self.is_plain = False
         self._reset()
 
     def _record(self, elapsed_ms: float, host: EndpointState | None) -> None:

@@ -162,6 +162,7 @@ class Plane:
         """From now on every response says `connection: close`, and connections between requests are closed."""
         self.is_draining = True
         for connection in list(self.connections):
+            connection.exchange.is_plain = False  # so that responses to come take the way that can say it
             connection.close_if_idle()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from mesh.http.limits import HeadLimits
 from mesh.http.request import RequestHead, parse_request_head
-from mesh.http.response import BodyKind, ResponseHead
+from mesh.http.response import ResponseHead, parse_response_head
 from mesh.resilience.retry import IDEMPOTENT_METHODS, Replay, RetryPolicy
 from mesh.routing.matcher import CompiledRoute, CompiledTable
 from mesh.routing.rewrite import mutate_lines, rewrite_target
@@ -17,12 +17,16 @@ from mesh.telemetry.trace_context import TraceContext, parse_traceparent
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import Direction, HttpFilter
+from sidecar.replies import http_date
 from sidecar.stats import ProxyStats, RequestSeries, ResultKey, SeriesKey
 from sidecar.timers import NEVER
 
 MAX_CACHED_HEADS = 512
 MAX_CACHED_HEAD_BYTES = 2048
 _NO_MUTATION = HeaderMutation()
+_BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
+"""A request of these without a body says so (RFC 9110 s8.6)."""
+_PROTO_HTTP = b"x-forwarded-proto: http"
 
 
 class ResponseTemplate:
@@ -43,6 +47,7 @@ class Branch:
     """One cluster of a route's split."""
 
     __slots__ = (
+        "_skip",
         "cluster",
         "name",
         "provenance",
@@ -64,6 +69,7 @@ class Branch:
         self.request_mutations = route.mutations(own_request, "request_headers")
         self.response_mutations = route.mutations(own_response, "response_headers")
         self.responses: dict[bytes, ResponseTemplate] = {}
+        self._skip = 0
         self.series: dict[EndpointState | None, RequestSeries] = {}
 
     def series_for(self, host: EndpointState | None) -> RequestSeries:
@@ -91,33 +97,56 @@ class Branch:
             lines = mutate_lines(lines, self.response_mutations)
         if not head.has_server:
             lines = [*lines, self.route.runtime.server_line]
+        if not head.has_date:
+            lines = [*lines, b"date: " + http_date()]
         return lines
 
-    def remember(self, head: ResponseHead, block: bytes, kind: BodyKind, wire: bytes) -> None:
-        """Keep the ready-made head of a response to a plain request."""
-        if len(block) > MAX_CACHED_HEAD_BYTES:
-            return
-        whole = -1
-        if head.keep_alive and head.status < 500 and head.status not in self.route.retry_statuses:
-            whole = 0 if kind is BodyKind.NONE else head.content_length if kind is BodyKind.LENGTH else -1
-        if len(self.responses) >= MAX_CACHED_HEADS:
-            self.responses.clear()
-        self.responses[block] = ResponseTemplate(wire, head.status, whole)
+    def learn(self, block: bytes) -> ResponseTemplate | None:
+        """The ready-made head for a response to a plain request; None when it takes the long way. Raises HttpSyntaxError.
+
+        It is kept for the next time, unless most heads turn out to be unique.
+        """
+        head = parse_response_head(block)
+        if not head.keep_alive or head.chunked or head.status < 200 or not head.has_date:
+            return None
+        length = 0 if head.status in (204, 304) else head.content_length
+        if length < 0 or head.status >= 500 or head.status in self.route.retry_statuses:
+            return None
+        lines = self.response_lines(head)
+        if head.status != 204 and head.content_length >= 0:
+            lines = [*lines, b"content-length: %d" % head.content_length]
+        wire = b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"\r\n".join(lines))
+        template = ResponseTemplate(wire, head.status, length)
+        if self._skip:
+            self._skip -= 1
+        elif len(block) <= MAX_CACHED_HEAD_BYTES:
+            if len(self.responses) >= MAX_CACHED_HEADS:
+                self.responses.clear()
+                self._skip = 8 * MAX_CACHED_HEADS
+            self.responses[block] = template
+        return template
 
 
 class RouteRuntime:
     """A route, or (`compiled` None) the absence of one, with everything looked up that can be."""
 
     __slots__ = (
+        "adds_forwarded_for",
+        "branch_count",
         "branches",
         "compiled",
+        "counts_attempts",
         "first_check_s",
+        "generates_ids",
         "idle_timeout_s",
         "is_single",
+        "is_traced",
         "name",
         "provenance",
+        "repeats_all",
         "retry",
         "retry_statuses",
+        "rewrites",
         "runtime",
         "timeout_s",
     )
@@ -141,7 +170,17 @@ class RouteRuntime:
             self.branches = tuple(Branch(self, one, runtime.clusters.get(one.name)) for one in action.clusters)
         else:
             self.branches = (Branch(self, None, None),)
-        self.is_single = len(self.branches) == 1
+        self.branch_count = len(self.branches)
+        self.is_single = self.branch_count == 1
+        self.rewrites = isinstance(action, Forward) and not (
+            action.prefix_rewrite is None and action.regex_rewrite is None and action.host_rewrite is None
+        )
+        config = runtime.filter
+        self.is_traced = config.tracing is not None
+        self.generates_ids = config.generate_request_id
+        self.adds_forwarded_for = config.use_remote_address
+        self.counts_attempts = compiled is not None and compiled.host.include_attempt_count
+        self.repeats_all = self.retry is not None and self.retry.replay is Replay.ANY
         per_try_s = (self.retry.per_try_timeout_s if self.retry is not None else None) or NEVER
         self.first_check_s = min(self.timeout_s, self.idle_timeout_s, per_try_s)
 
@@ -181,31 +220,29 @@ class RequestTemplate:
     )
 
     def __init__(self, head: RequestHead, route: RouteRuntime) -> None:
-        runtime = route.runtime
-        tracing = runtime.filter.tracing
         self.head = head
         self.route = route
-        self.method = head.method
+        self.method = method = head.method
         self.size_bytes = head.size_bytes
-        self.has_body = head.has_body
-        self.upgrade = head.upgrade if head.upgrade.decode("latin-1") in runtime.filter.upgrades else b""
+        self.has_body = has_body = head.content_length != 0
+        self.upgrade = head.upgrade
+        if head.upgrade and head.upgrade.decode("latin-1") not in route.runtime.filter.upgrades:
+            self.upgrade = b""
         self.parent: TraceContext | None = None
-        if tracing is not None and head.traceparent is not None:
-            self.parent = parse_traceparent(head.traceparent)
-        self.adds_request_id = head.request_id is None and runtime.filter.generate_request_id
-        self.adds_trace = tracing is not None and (self.parent is None or self.parent.is_sampled)
-        self.adds_forwarded_for = runtime.filter.use_remote_address
-        self.counts_attempts = route.compiled is not None and route.compiled.host.include_attempt_count
-        self.is_static = not (
-            self.adds_request_id or self.adds_trace or self.counts_attempts or self.adds_forwarded_for
-        )
-        self.is_idempotent = head.method in IDEMPOTENT_METHODS or head.has_idempotency_key
-        self.is_plain = head.keep_alive and head.minor == 1 and head.method != b"HEAD" and not self.upgrade
+        self.adds_trace = route.is_traced
+        if route.is_traced and head.traceparent is not None:
+            self.parent = parent = parse_traceparent(head.traceparent)
+            self.adds_trace = parent is None or parent.is_sampled
+        self.adds_request_id = adds_request_id = route.generates_ids and head.request_id is None
+        self.adds_forwarded_for = route.adds_forwarded_for
+        self.counts_attempts = route.counts_attempts
+        self.is_static = not (adds_request_id or self.adds_trace or route.counts_attempts or route.adds_forwarded_for)
+        self.is_idempotent = method in IDEMPOTENT_METHODS or head.has_idempotency_key
+        self.is_plain = is_plain = head.keep_alive and head.minor == 1 and method != b"HEAD" and not self.upgrade
         """Whether the response may take the short way: nothing about this request needs a second look."""
-        may_repeat = self.is_idempotent or (route.retry is not None and route.retry.replay is Replay.ANY)
-        self.is_quick = self.is_plain and not self.has_body and may_repeat
+        self.is_quick = is_plain and not has_body and (self.is_idempotent or route.repeats_all)
         """Whether the request itself may take the short way: complete, and safe on any kept connection."""
-        self.wires: list[bytes | None] = [None] * len(route.branches)
+        self.wires: list[bytes | None] = [None] * route.branch_count
 
     def wire(self, index: int) -> bytes:
         """The outgoing head for branch `index`: complete when `is_static`, else without the terminating empty line."""
@@ -216,30 +253,38 @@ class RequestTemplate:
 
     def _build(self, branch: Branch) -> bytes:
         head = self.head
-        compiled = self.route.compiled
         target, authority = head.target, head.authority
-        if compiled is not None and isinstance(compiled.route.action, Forward):
+        compiled = self.route.compiled
+        if self.route.rewrites and compiled is not None and isinstance(compiled.route.action, Forward):
             action = compiled.route.action
             target = rewrite_target(action, compiled.route.match.path, target)
             if action.host_rewrite is not None:
                 authority = action.host_rewrite.encode()
-        lines = [*head.kept_lines, *self._own_lines()]
+        lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, target, authority)]
+        headers = head.kept_lines
+        own = self._own_lines()
         if branch.request_mutations:
-            lines = mutate_lines(lines, branch.request_mutations)
-        if head.chunked:
-            lines.append(b"transfer-encoding: chunked")
-        elif head.content_length or head.method in (b"POST", b"PUT", b"PATCH"):
-            lines.append(b"content-length: %d" % head.content_length)
+            headers = mutate_lines([*headers, *own], branch.request_mutations)
+        else:
+            lines += own
+        lines += headers
+        if head.content_length:
+            lines.append(
+                b"content-length: %d" % head.content_length if not head.chunked else b"transfer-encoding: chunked"
+            )
+        elif head.method in _BODY_METHODS:
+            lines.append(b"content-length: 0")
         if self.upgrade:
-            lines += [b"connection: upgrade", b"upgrade: " + self.upgrade]
-        first = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (head.method, target, authority)
-        return first + b"".join([line + b"\r\n" for line in lines]) + (b"\r\n" if self.is_static else b"")
+            lines.append(b"connection: upgrade\r\nupgrade: " + self.upgrade)
+        lines.append(b"\r\n" if self.is_static else b"")
+        return b"\r\n".join(lines)
 
     def _own_lines(self) -> list[bytes]:
         """The headers a proxy is responsible for, as far as they are the same for every such request."""
         head = self.head
-        proto = None if self.adds_forwarded_for else head.forwarded_proto
-        lines = [b"x-forwarded-proto: " + (proto or b"http")]
+        lines = [_PROTO_HTTP]
+        if head.forwarded_proto is not None and not self.adds_forwarded_for:
+            lines = [b"x-forwarded-proto: " + head.forwarded_proto]
         if head.forwarded_for is not None and not self.adds_forwarded_for:
             lines.append(b"x-forwarded-for: " + head.forwarded_for)
         if head.request_id is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import EndpointState
     from sidecar.exchange import Exchange
     from sidecar.pool import Pool
+    from sidecar.runtime import ResponseTemplate
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -58,13 +59,21 @@ class UpstreamConnection(asyncio.Protocol):
         if owner is None:
             self.pool.discard(self)  # nobody asked: whatever it is, it would answer the next request
             return
-        if self._reader is None and not self._buffer and not self.has_upgraded:
+        if owner.is_plain and self._reader is None and not self._buffer:
             end = data.find(b"\r\n\r\n") + 4
-            known = owner.known_responses.get(data[:end])
+            known = owner.branch.responses.get(data[:end])
+            if known is None and end > 3:
+                known = self._learn(owner, data[:end])
             if known is not None and known.whole_length == len(data) - end:
                 owner.complete(self, known, data, end)
                 return
         self._on_bytes(owner, data)
+
+    def _learn(self, owner: "Exchange", block: bytes) -> "ResponseTemplate | None":
+        try:
+            return owner.branch.learn(block)
+        except HttpSyntaxError:
+            return None  # the long way meets the same error, and answers
 
     def eof_received(self) -> bool:
         owner = self.owner
@@ -109,6 +118,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._on_body_bytes(owner, data, 0)
         except HttpSyntaxError as error:
             owner.on_upstream_malformed(self, error)
+        else:
+            owner.flush_response()
 
     def _on_head_bytes(self, owner: "Exchange", data: bytes) -> None:
         data = self._buffer + data if self._buffer else data
@@ -118,15 +129,14 @@ class UpstreamConnection(asyncio.Protocol):
             if end < 0:
                 self._buffer = data
                 return
-            block = data[:end]
-            head = parse_response_head(block)
+            head = parse_response_head(data[:end])
             if head.status >= 200 or head.status == 101:
                 break
             owner.on_interim(head)
             data = data[end:]
-        self._begin_body(owner, head, block, data, end)
+        self._begin_body(owner, head, data, end)
 
-    def _begin_body(self, owner: "Exchange", head: ResponseHead, block: bytes, data: bytes, at: int) -> None:
+    def _begin_body(self, owner: "Exchange", head: ResponseHead, data: bytes, at: int) -> None:
         if head.status == 101:
             if owner.on_switching(self, head):
                 self.has_upgraded = True
@@ -136,7 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
         kind = head.body_kind(owner.method)
         self._reader = _reader_for(kind, head)
         is_whole = kind is BodyKind.NONE or (kind is BodyKind.LENGTH and len(data) - at >= head.content_length)
-        if not owner.on_response(self, head, block, kind, is_whole=is_whole):
+        if not owner.on_response(self, head, kind, is_whole=is_whole):
             return  # thrown away for a retry
         if self._reader is None:
             self._finish(owner, [], head.keep_alive and at == len(data))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.limits import MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES
-from mesh.http.syntax import HEAD_BYTES, NAMES, ORDINARY
+from mesh.http.syntax import LINE_BYTES, NAMES, ORDINARY
 
 _HEX = b"0123456789abcdefABCDEF"
 _NEVER_TRAILERS = frozenset(
@@ -144,11 +144,13 @@ class ChunkedReader:
         if self._trailer_bytes > MAX_TRAILER_BYTES:
             raise HttpSyntaxError(431, "trailers-too-large", f"trailers are larger than {MAX_TRAILER_BYTES} bytes")
         name, colon, _ = line.partition(b":")
-        if not colon or line.translate(None, HEAD_BYTES):
+        if not colon or line.translate(None, LINE_BYTES):
             raise HttpSyntaxError(400, "bad-trailer", "a trailer line is not a header line")
-        lower, kind = NAMES.lookup(name)
+        kind = NAMES.kinds.get(name)
+        if kind is None:
+            kind = NAMES.learn(name)
         # RFC 9110 s6.5.1: nothing that frames, routes or authenticates may arrive in a trailer.
-        if kind == ORDINARY and lower not in _NEVER_TRAILERS:
+        if kind == ORDINARY and name.lower() not in _NEVER_TRAILERS:
             self.trailers.append(line)
 
 
@@ -157,7 +159,7 @@ def _chunk_size(line: bytes) -> int:
     digits = digits.rstrip(b" \t")
     if not digits or len(digits) > 15 or digits.translate(None, _HEX):
         raise HttpSyntaxError(400, "bad-chunk", "a chunk's size is not a hexadecimal number")
-    if extension and extension.translate(None, HEAD_BYTES):
+    if extension and extension.translate(None, LINE_BYTES):
         raise HttpSyntaxError(400, "bad-chunk", "a control character in a chunk extension")
     return int(digits, 16)
 

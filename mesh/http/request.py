@@ -3,6 +3,7 @@
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
 from mesh.http.syntax import (
+    AUTHORITIES,
     CONNECTION,
     CONTENT_LENGTH,
     EXPECT,
@@ -10,7 +11,6 @@ from mesh.http.syntax import (
     FORWARDED_PROTO,
     HOP_BY_HOP,
     HOST,
-    HOST_BYTES,
     IDEMPOTENCY_KEY,
     IDENTITY,
     NAMES,
@@ -21,9 +21,12 @@ from mesh.http.syntax import (
     TRACESTATE,
     TRANSFER_ENCODING,
     UPGRADE,
-    connection_tokens,
+    ConnectionOptions,
+    check_authority,
+    connection_options,
     parse_content_length,
     split_head,
+    without,
 )
 
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
@@ -45,7 +48,6 @@ class RequestHead:
         "forwarded_proto",
         "has_idempotency_key",
         "header_lines",
-        "header_names",
         "keep_alive",
         "kept_lines",
         "method",
@@ -85,8 +87,6 @@ class RequestHead:
     has_idempotency_key: bool
     header_lines: list[bytes]
     """Every header line, in order."""
-    header_names: list[bytes]
-    """The lower-case name of each line."""
     kept_lines: list[bytes]
     """The lines that a proxy forwards as they are: not Host, framing, hop-by-hop, identity, or one of the fields
     above that a proxy writes itself (request id, trace, forwarded)."""
@@ -99,15 +99,13 @@ class RequestHead:
 
     def header(self, name: bytes) -> bytes | None:
         """The values of a header (lower-case `name`) joined with a comma; None if it does not occur."""
-        names = self.header_names
-        if name not in names:
-            return None
+        size = len(name)
         values = [
-            line[len(name) + 1 :].strip(b" \t")
-            for line, other in zip(self.header_lines, names, strict=True)
-            if other == name
+            line[size + 1 :].strip(b" \t")
+            for line in self.header_lines
+            if line[size : size + 1] == b":" and line[:size].lower() == name
         ]
-        return b",".join(values)
+        return b",".join(values) if values else None
 
 
 def find_request_head(buffer: bytes | bytearray, limits: HeadLimits = DEFAULT_LIMITS) -> int:
@@ -116,6 +114,8 @@ def find_request_head(buffer: bytes | bytearray, limits: HeadLimits = DEFAULT_LI
     Raises HttpSyntaxError as soon as the bytes so far can no longer become an acceptable head.
     """
     end = buffer.find(b"\r\n\r\n")
+    if 0 <= end <= limits.max_line_bytes - 4 and end + 4 <= limits.max_head_bytes:
+        return end + 4
     first_line_end = buffer.find(b"\r\n")
     if (first_line_end if first_line_end >= 0 else len(buffer)) > limits.max_line_bytes:
         raise HttpSyntaxError(414, "line-too-long", f"the request line is longer than {limits.max_line_bytes} bytes")
@@ -151,13 +151,11 @@ def _parse_request_line(line: bytes, head: RequestHead) -> None:
     if len(parts) != 3:
         raise HttpSyntaxError(400, "bad-request-line", "the request line is not METHOD SP TARGET SP VERSION")
     method, target, version = parts
-    if method not in _KNOWN_METHODS and (not method or method.translate(None, TOKEN_BYTES)):
-        raise HttpSyntaxError(400, "bad-method", "the method is not a token")
     minor = _VERSIONS.get(version)
+    if method not in _KNOWN_METHODS:
+        _check_method(method, minor is not None)
     if minor is None:
         raise _bad_version(version)
-    if method == b"CONNECT":
-        raise HttpSyntaxError(405, "connect-refused", "CONNECT is not offered here: connect to the host itself")
     if not target.isascii() or b"\t" in target or b"#" in target:
         raise HttpSyntaxError(400, "bad-target", "the request target holds a character that is not allowed")
     head.method = method
@@ -166,9 +164,18 @@ def _parse_request_line(line: bytes, head: RequestHead) -> None:
     if target[:1] != b"/":
         target = _other_target_forms(target, head)
     head.target = target
-    path, mark, query = target.partition(b"?")
-    head.path = path
-    head.query = query if mark else None
+    if b"?" in target:
+        head.path, _, head.query = target.partition(b"?")
+    else:
+        head.path = target
+        head.query = None
+
+
+def _check_method(method: bytes, is_http: bool) -> None:
+    if not method or method.translate(None, TOKEN_BYTES):
+        raise HttpSyntaxError(400, "bad-method", "the method is not a token")
+    if method == b"CONNECT" and is_http:
+        raise HttpSyntaxError(405, "connect-refused", "CONNECT is not offered here: connect to the host itself")
 
 
 def _bad_version(version: bytes) -> HttpSyntaxError:
@@ -187,15 +194,9 @@ def _other_target_forms(target: bytes, head: RequestHead) -> bytes:
     if not found or scheme.lower() not in (b"http", b"https"):
         raise HttpSyntaxError(400, "bad-target", "the request target is neither a path nor an http URL")
     cut = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
-    head.authority = _check_authority(rest[:cut])
+    head.authority = check_authority(rest[:cut])
     origin = rest[cut:]
     return origin if origin[:1] == b"/" else b"/" + origin
-
-
-def _check_authority(value: bytes) -> bytes:
-    if not value or value.translate(None, HOST_BYTES):
-        raise HttpSyntaxError(400, "bad-host", "the host is empty or holds a character that is not allowed")
-    return value.lower()
 
 
 def _parse_header_lines(lines: list[bytes], head: RequestHead) -> None:
@@ -206,19 +207,19 @@ def _parse_header_lines(lines: list[bytes], head: RequestHead) -> None:
     head.request_id = head.traceparent = head.tracestate = None
     head.forwarded_for = head.forwarded_proto = None
     head.header_lines = lines
-    names: list[bytes] = []
     kept: list[bytes] = []
     seen_host: bytes | None = None
-    tokens: list[bytes] = []
+    options: ConnectionOptions | None = None
     upgrade = b""
     has_length = False
-    lookup = NAMES.lookup
+    kinds = NAMES.kinds
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon:
             raise HttpSyntaxError(400, "bad-header-line", "a header line without a colon")
-        lower, kind = lookup(name)
-        names.append(lower)
+        kind = kinds.get(name)
+        if kind is None:
+            kind = NAMES.learn(name)
         if kind == ORDINARY:
             kept.append(line)
             continue
@@ -227,6 +228,11 @@ def _parse_header_lines(lines: list[bytes], head: RequestHead) -> None:
             if seen_host is not None:
                 raise HttpSyntaxError(400, "bad-host", "more than one Host header")
             seen_host = value
+        elif kind == REQUEST_ID:
+            head.request_id = value
+        elif kind == TRACEPARENT:
+            # More than one is as good as none (Trace Context s3.2).
+            head.traceparent = value if head.traceparent is None else b""
         elif kind == CONTENT_LENGTH:
             if has_length:
                 raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
@@ -237,17 +243,14 @@ def _parse_header_lines(lines: list[bytes], head: RequestHead) -> None:
                 raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
             head.chunked = True
         elif kind == CONNECTION:
-            tokens += connection_tokens(value)
+            found = connection_options(value)
+            options = found if options is None else options | found
         elif kind == EXPECT:
             if value.lower() != b"100-continue":
                 raise HttpSyntaxError(417, "bad-expect", "an expectation other than 100-continue")
             head.expects_continue = head.minor == 1
         elif kind == UPGRADE:
             upgrade = value.lower()
-        elif kind == REQUEST_ID:
-            head.request_id = value
-        elif kind == TRACEPARENT:
-            head.traceparent = value
         elif kind == TRACESTATE:
             head.tracestate = value if head.tracestate is None else head.tracestate + b"," + value
         elif kind == FORWARDED_FOR:
@@ -263,33 +266,24 @@ def _parse_header_lines(lines: list[bytes], head: RequestHead) -> None:
         if head.minor == 0:
             raise HttpSyntaxError(400, "chunked-in-1.0", "Transfer-Encoding in an HTTP/1.0 request")
         head.content_length = -1
-    _apply_host(seen_host, head)
-    head.header_names = names
+    if seen_host is not None:
+        # An absolute target's authority replaces the Host (RFC 9112 s3.2.2); an empty Host is a legal "no authority".
+        authority = AUTHORITIES.get(seen_host) or (check_authority(seen_host) if seen_host else b"")
+        if not head.authority:
+            head.authority = authority
+    elif head.minor == 1:
+        raise HttpSyntaxError(400, "bad-host", "an HTTP/1.1 request without Host")
     head.kept_lines = kept
-    if tokens:
-        _apply_connection(tokens, upgrade, head)
+    if options is not None:
+        _apply_connection(options, upgrade, head)
 
 
-def _apply_host(host: bytes | None, head: RequestHead) -> None:
-    if host is None:
-        if head.minor == 1:
-            raise HttpSyntaxError(400, "bad-host", "an HTTP/1.1 request without Host")
-        return
-    # An absolute target's authority replaces the Host (RFC 9112 s3.2.2); an empty Host is a legal "no authority".
-    authority = _check_authority(host) if host else b""
-    if not head.authority:
-        head.authority = authority
-
-
-def _apply_connection(tokens: list[bytes], upgrade: bytes, head: RequestHead) -> None:
-    if b"close" in tokens:
+def _apply_connection(options: ConnectionOptions, upgrade: bytes, head: RequestHead) -> None:
+    if options.closes:
         head.keep_alive = False
-    elif b"keep-alive" in tokens:
+    elif options.keeps_alive:
         head.keep_alive = True
-    if b"upgrade" in tokens and upgrade and head.minor == 1:
+    if options.upgrades and upgrade and head.minor == 1:
         head.upgrade = upgrade
-    nominated = frozenset(tokens) - {b"close", b"keep-alive", b"upgrade", b"te"}
-    if nominated:
-        head.kept_lines = [
-            line for line in head.kept_lines if NAMES.lookup(line.partition(b":")[0])[0] not in nominated
-        ]
+    if options.nominated:
+        head.kept_lines = without(head.kept_lines, options.nominated)

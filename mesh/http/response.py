@@ -15,9 +15,12 @@ from mesh.http.syntax import (
     SERVER,
     TRANSFER_ENCODING,
     UPGRADE,
-    connection_tokens,
+    ConnectionOptions,
+    connection_options,
     parse_content_length,
+    remember,
     split_head,
+    without,
 )
 
 
@@ -94,70 +97,83 @@ def parse_response_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Re
     lines = split_head(block)
     head = ResponseHead()
     head.size_bytes = len(block)
-    _parse_status_line(lines[0], head)
-    del lines[0]
-    if len(lines) > limits.max_header_count:
+    first = lines[0]
+    known = _STATUS_LINES.get(first)
+    if known is None:
+        known = _parse_status_line(first)
+        if len(first) <= 64:
+            remember(_STATUS_LINES, first, known)
+    head.minor, head.status, head.reason = known
+    if len(lines) > limits.max_header_count + 1:
         raise HttpSyntaxError(431, "too-many-headers", f"more than {limits.max_header_count} header lines")
+    del lines[0]
     _parse_header_lines(lines, head)
     return head
 
 
-def _parse_status_line(line: bytes, head: ResponseHead) -> None:
+_STATUS_LINES: dict[bytes, tuple[int, int, bytes]] = {}
+"""Status lines seen before."""
+
+
+def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
+    """Minor version, status, reason."""
     version, status, reason = line[:9], line[9:12], line[12:]
     if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or (reason and reason[:1] != b" "):
         raise HttpSyntaxError(400, "bad-status-line", "the status line is not VERSION SP STATUS SP REASON")
     if not status.isdigit() or len(status) != 3 or not 100 <= int(status) <= 599:
         raise HttpSyntaxError(400, "bad-status-line", "the status is not a number from 100 to 599")
-    head.minor = 1 if version[7] == 0x31 else 0
-    head.status = int(status)
-    head.reason = reason[1:]
+    return 1 if version[7] == 0x31 else 0, int(status), reason[1:]
 
 
 def _parse_header_lines(lines: list[bytes], head: ResponseHead) -> None:
-    head.content_length = -1
-    head.chunked = head.has_date = head.has_server = False
+    length = -1
+    chunked = has_date = has_server = False
     head.keep_alive = head.minor == 1
     head.upgrade = b""
     kept: list[bytes] = []
-    tokens: list[bytes] = []
-    lookup = NAMES.lookup
+    options: ConnectionOptions | None = None
+    kinds = NAMES.kinds
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon:
             raise HttpSyntaxError(400, "bad-header-line", "a header line without a colon")
-        kind = lookup(name)[1]
+        kind = kinds.get(name)
+        if kind is None:
+            kind = NAMES.learn(name)
         if kind == ORDINARY:
             kept.append(line)
+        elif kind == DATE:
+            has_date = True
+            kept.append(line)
+        elif kind == SERVER:
+            has_server = True
+            kept.append(line)
         elif kind == CONTENT_LENGTH:
-            if head.content_length >= 0:
+            if length >= 0:
                 raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
-            head.content_length = parse_content_length(value.strip(b" \t"))
-        elif kind == TRANSFER_ENCODING:
-            if head.chunked or value.strip(b" \t").lower() != b"chunked":
-                raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
-            head.chunked = True
+            length = parse_content_length(value.strip(b" \t"))
         elif kind == CONNECTION:
-            tokens += connection_tokens(value)
+            found = connection_options(value)
+            options = found if options is None else options | found
+        elif kind == TRANSFER_ENCODING:
+            if chunked or value.strip(b" \t").lower() != b"chunked":
+                raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
+            chunked = True
         elif kind == UPGRADE:
             head.upgrade = value.strip(b" \t")
         elif kind != HOP_BY_HOP and kind != IDENTITY:
-            head.has_date = head.has_date or kind == DATE
-            head.has_server = head.has_server or kind == SERVER
             kept.append(line)
-    if head.chunked and (head.content_length >= 0 or head.minor == 0):
+    if chunked and (length >= 0 or head.minor == 0):
         raise HttpSyntaxError(400, "length-and-chunked", "Transfer-Encoding with Content-Length or in HTTP/1.0")
+    head.content_length = length
+    head.chunked = chunked
+    head.has_date = has_date
+    head.has_server = has_server
     head.kept_lines = kept
-    if tokens:
-        _apply_connection(tokens, head)
-
-
-def _apply_connection(tokens: list[bytes], head: ResponseHead) -> None:
-    if b"close" in tokens:
-        head.keep_alive = False
-    elif b"keep-alive" in tokens:
-        head.keep_alive = True
-    nominated = frozenset(tokens) - {b"close", b"keep-alive", b"upgrade"}
-    if nominated:
-        head.kept_lines = [
-            line for line in head.kept_lines if NAMES.lookup(line.partition(b":")[0])[0] not in nominated
-        ]
+    if options is not None:
+        if options.closes:
+            head.keep_alive = False
+        elif options.keeps_alive:
+            head.keep_alive = True
+        if options.nominated:
+            head.kept_lines = without(kept, options.nominated)

@@ -1,15 +1,21 @@
 """Characters, names and header lines: what every head is checked for before anything in it is believed."""
 
+from dataclasses import dataclass
+from typing import TypeVar
+
 from mesh.http.errors import HttpSyntaxError
+
+V = TypeVar("V")
 
 TOKEN_BYTES = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Source: RFC 9110 s5.6.2."""
-HEAD_BYTES = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
-"""Everything that may occur in a head: no control characters. CR and LF are counted apart."""
+LINE_BYTES = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+"""Everything that may occur in a line of a head: no control characters."""
 HOST_BYTES = b"-._~!$&'()*+,;=:[]%0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Source: RFC 3986 s3.2.2 with the port; no user information."""
 
 _MAX_NAMES = 4096
+_MAX_REMEMBERED = 1024
 
 ORDINARY = 0
 HOST = 1
@@ -64,31 +70,25 @@ def _is_token(name: bytes) -> bool:
 
 
 class NameTable:
-    """Header names as they were spelled, checked once: spelling -> (lower-case name, kind).
+    """Header names as they were spelled, checked once: spelling -> kind.
 
     Bounded: it starts over when 4096 spellings have been seen. One per process is enough; it holds no values.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("kinds",)
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[bytes, int]] = {}
+        self.kinds: dict[bytes, int] = {}
+        """For reading in loops; `learn` what is not in it."""
 
-    def lookup(self, name: bytes) -> tuple[bytes, int]:
-        """The name in lower case and its kind. Raises HttpSyntaxError if it is not a token."""
-        known = self._known.get(name)
-        if known is None:
-            known = self._learn(name)
-        return known
-
-    def _learn(self, name: bytes) -> tuple[bytes, int]:
+    def learn(self, name: bytes) -> int:
+        """The kind of a name that is not in `kinds` yet. Raises HttpSyntaxError if it is not a token."""
         if not _is_token(name):
             raise bad_name(name)
-        lower = name.lower()
-        if len(self._known) >= _MAX_NAMES:
-            self._known.clear()
-        known = self._known[name] = (lower, _SPECIAL.get(lower, ORDINARY))
-        return known
+        if len(self.kinds) >= _MAX_NAMES:
+            self.kinds.clear()
+        kind = self.kinds[name] = _SPECIAL.get(name.lower(), ORDINARY)
+        return kind
 
 
 NAMES = NameTable()
@@ -109,14 +109,19 @@ def split_head(block: bytes) -> list[bytes]:
     Raises HttpSyntaxError for a bare LF or CR, for NUL and other control characters.
     """
     lines = block[:-4].split(b"\r\n")
-    breaks = len(lines) + 1
-    if block.count(b"\n") != breaks:
-        raise HttpSyntaxError(400, "bare-lf", "a line ends in LF without CR")
-    if block.count(b"\r") != breaks:
-        raise HttpSyntaxError(400, "bare-cr", "a CR that is not followed by LF")
-    if block.translate(None, HEAD_BYTES):
-        raise HttpSyntaxError(400, "control-character", "NUL or another control character in the head")
+    # What is left without the allowed bytes must be exactly the line breaks that the split has found.
+    if block.translate(None, LINE_BYTES) != b"\r\n" * (len(lines) + 1):
+        raise _bad_characters(block)
     return lines
+
+
+def _bad_characters(block: bytes) -> HttpSyntaxError:
+    breaks = block.count(b"\r\n")
+    if block.count(b"\n") != breaks:
+        return HttpSyntaxError(400, "bare-lf", "a line ends in LF without CR")
+    if block.count(b"\r") != breaks:
+        return HttpSyntaxError(400, "bare-cr", "a CR that is not followed by LF")
+    return HttpSyntaxError(400, "control-character", "NUL or another control character in the head")
 
 
 def parse_content_length(value: bytes) -> int:
@@ -126,6 +131,66 @@ def parse_content_length(value: bytes) -> int:
     return int(value)
 
 
-def connection_tokens(value: bytes) -> list[bytes]:
-    """The options of a Connection header, lower case."""
-    return [token for part in value.split(b",") if (token := part.strip(b" \t").lower())]
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What a Connection header says."""
+
+    closes: bool
+    keeps_alive: bool
+    upgrades: bool
+    nominated: frozenset[bytes]
+    """Other headers, lower case, that are for this hop only."""
+
+    def __or__(self, other: "ConnectionOptions") -> "ConnectionOptions":
+        """Both of two Connection headers."""
+        return ConnectionOptions(
+            self.closes or other.closes,
+            self.keeps_alive or other.keeps_alive,
+            self.upgrades or other.upgrades,
+            self.nominated | other.nominated,
+        )
+
+
+def connection_options(value: bytes) -> ConnectionOptions:
+    """Read a Connection header's value. Remembers the few values that there are."""
+    known = _CONNECTIONS.get(value)
+    if known is None:
+        tokens = frozenset(token for part in value.split(b",") if (token := part.strip(b" \t").lower()))
+        known = ConnectionOptions(
+            b"close" in tokens,
+            b"keep-alive" in tokens,
+            b"upgrade" in tokens,
+            tokens - {b"close", b"keep-alive", b"upgrade", b"te"},
+        )
+        if len(value) <= 64:
+            remember(_CONNECTIONS, value, known)
+    return known
+
+
+def check_authority(value: bytes) -> bytes:
+    """A Host in lower case. Remembers those it has checked. Raises HttpSyntaxError."""
+    known = AUTHORITIES.get(value)
+    if known is None:
+        if not value or value.translate(None, HOST_BYTES):
+            raise HttpSyntaxError(400, "bad-host", "the host is empty or holds a character that is not allowed")
+        known = value.lower()
+        if len(value) <= 256:
+            remember(AUTHORITIES, value, known)
+    return known
+
+
+def remember(known: dict[bytes, V], key: bytes, value: V) -> None:
+    """Put into a cache that starts over when it is full."""
+    if len(known) >= _MAX_REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def without(lines: list[bytes], nominated: frozenset[bytes]) -> list[bytes]:
+    """Header lines but for those that Connection names."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in nominated]
+
+
+AUTHORITIES: dict[bytes, bytes] = {}
+"""As spelled -> lower case; only what `check_authority` has let pass."""
+_CONNECTIONS: dict[bytes, ConnectionOptions] = {}
