@@ -12,6 +12,8 @@ import msgspec
 from mesh.api.node import HostImage
 from mesh.api.pod import Pod
 from mesh.api.resources import HOST_IMAGES, PODS, Json
+from mesh.backoff import Backoff
+from mesh.client.errors import ApiError
 from mesh.client.events import EventRecorder
 from mesh.client.informer import Change, ChangeType, Informer
 from mesh.client.rest import ApiClient, ClientConfig
@@ -35,6 +37,7 @@ from node.runtime.volumes import remove_tree
 logger = logging.getLogger(__name__)
 
 _WORKER_RESTART_S = 5.0
+_API_POLL = Backoff(base_s=0.03, cap_s=0.5, factor=1.3, jitter=0.0)
 
 
 class ServedNetwork(Network, Protocol):
@@ -105,17 +108,32 @@ class NodeAgent:
             self._tools = self._worker_tools(session)
             try:
                 spawn(group, self._runtime.run(), name="spawners")
+                spawn(group, self.kubelet_api.run(), name="kubelet API")
+                await self._runtime.wait_connected()
+                # Pods that are here go on before anything is asked of the API.
+                self._restore()
+                await self._wait_api()
+                spawn(group, self._registration.run(), name="registration")
                 spawn(group, self._recorder.run(), name="events")
                 spawn(group, self._host_images.run(), name="host images")
-                spawn(group, self.kubelet_api.run(), name="kubelet API")
-                spawn(group, self._registration.run(), name="registration")
                 spawn(group, self._network.run(self._client), name="network")
-                await self._runtime.wait_connected()
-                self._restore()
                 spawn(group, self._follow_pods(), name="pods")
                 await asyncio.Event().wait()
             finally:
                 self._group = None
+
+    async def _wait_api(self) -> None:
+        """Wait for the API server's first answer, asking often: a cluster that starts must not wait for back-offs."""
+        tries = 0
+        while True:
+            try:
+                await self._client.raw("GET", "/readyz")
+                return
+            except ApiError as exc:
+                tries += 1
+                if tries == 1:
+                    logger.info("waiting for the API server", extra={"error": str(exc)})
+                await asyncio.sleep(_API_POLL.ceiling_s(tries))
 
     def _worker_tools(self, session: aiohttp.ClientSession) -> WorkerTools:
         config = self._config
