@@ -91,6 +91,9 @@ class Assembly:
         full_name = type_url.rpartition("/")[2]
         path = f'{full_name.rpartition(".")[2]} "{name}"'
         _, message = unpack(packed, path, {full_name: make})
+        own_name = message.cluster_name if type_url == ENDPOINT else message.name
+        if own_name != name:
+            raise DecodeError(path, f'is called "{own_name}" inside; both names must be equal')
         self.staged.of_type(type_url)[name] = decode(message, path)
 
     def remove(self, type_url: str, name: str) -> None:
