@@ -40,9 +40,10 @@ def _write_config(folder: Path, **more: Any) -> Path:
         "external_server": f"https://127.0.0.1:{port}",
         "cluster_address": "127.0.0.1",
         "nodes": [{"name": "node-1", "address": "127.0.0.1"}],
-        "components": ["apiserver", "controllers", "traces"],
-        "traces_otlp_port": 0,
-        "traces_query_port": 0,
+        "traces_otlp_port": _free_port(),
+        "traces_query_port": _free_port(),
+        "discovery_port": _free_port(),
+        "discovery_monitor_port": _free_port(),
     }
     path = folder / "controlplane.json"
     path.write_text(json.dumps(config | more))
@@ -97,6 +98,12 @@ async def _until_service_account(client: ApiClient, namespace: str) -> None:
             await asyncio.sleep(0.05)
 
 
+async def _until_started(process: _Process, *parts: str) -> None:
+    async with asyncio.timeout(15):
+        while not all(f'"part": "{part}"' in process.text() for part in parts):
+            await asyncio.sleep(0.05)
+
+
 def test_kill_loses_nothing_and_clients_follow_the_restarted_server(tmp_path: Path) -> None:
     async def scenario() -> None:
         config = _write_config(tmp_path)
@@ -147,10 +154,12 @@ def test_inherited_socket_serves_besides_the_own_address(tmp_path: Path) -> None
             async with await _client(tmp_path) as client:
                 assert client.config.server == outside
                 await _until_service_account(client, "default")
+                await _until_started(process, "scheduler", "controllers", "discovery", "traces")
             process.process.send_signal(signal.SIGINT)
             assert await process.ended() == 0
         lines = [json.loads(line) for line in process.text().splitlines()]
-        assert {"apiserver", "controllers"} <= {line.get("part") for line in lines}
+        assert next(line["part"] for line in lines if "part" in line) == "apiserver"
+        assert lines[-1]["message"].startswith("told to end")
 
     asyncio.run(scenario())
 
