@@ -30,10 +30,11 @@ async def run(config: ControlPlaneConfig, *, started_at: float) -> None:
     Raises PartEndedError or the part's own error (in an ExceptionGroup) when one ends; ControlPlaneConfigError, StoreError,
     PkiError or OSError when it can't start.
     """
+    imports = asyncio.Lock()
     async with _api(config, started_at) as client_config, asyncio.TaskGroup() as group:
         for name in config.components:
             if name != "apiserver":
-                spawn(group, _run_part(name, config, client_config, started_at), name=name)
+                spawn(group, _run_part(name, config, client_config, started_at, imports), name=name)
 
 
 @asynccontextmanager
@@ -50,9 +51,10 @@ async def _api(config: ControlPlaneConfig, started_at: float) -> AsyncIterator[C
 
 
 async def _run_part(
-    name: Component, config: ControlPlaneConfig, client_config: ClientConfig, started_at: float
+    name: Component, config: ControlPlaneConfig, client_config: ClientConfig, started_at: float, imports: asyncio.Lock
 ) -> None:
-    part = await asyncio.to_thread(_LOADERS[name], config)
+    async with imports:  # two threads that import packages with cycles, as grpc.aio has, can deadlock on import locks
+        part = await asyncio.to_thread(_LOADERS[name], config)
     async with ApiClient(client_config) as client:
         _log_ready(name, started_at)
         await part(client)
