@@ -28,20 +28,20 @@ class Rules:
         found = self.schemas.validate(kind.resource, obj)
         if not found:
             return
+        unknown = [one.message for one in found if one.reason == UNKNOWN]
+        is_strict = validation is FieldValidation.STRICT
         if causes := causes_of(found):
+            if is_strict:
+                causes += [errors.cause(one.path, one.message, UNKNOWN) for one in found if one.reason == UNKNOWN]
             raise errors.invalid(kind.resource, str(obj["metadata"].get("name", "")), causes)
-        unknown = [f'unknown field "{one.path}"' for one in found if one.reason == UNKNOWN]
-        match validation:
-            case FieldValidation.STRICT:
-                resource = kind.resource
-                raise errors.bad_request(
-                    f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                    f"strict decoding error: {', '.join(unknown)}"
-                )
-            case FieldValidation.WARN:
-                warnings += unknown[:MAX_WARNINGS]
-            case FieldValidation.IGNORE:
-                pass
+        if is_strict:
+            resource = kind.resource
+            raise errors.bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                f"strict decoding error: {', '.join(unknown)}"
+            )
+        if validation is FieldValidation.WARN:
+            warnings += unknown[:MAX_WARNINGS]
 
     def defaulted(self, kind: Kind, obj: Json) -> Json:
         """A copy of the object with its defaults filled in."""

@@ -184,7 +184,7 @@ async def _listening(core: Core, pki: Pki) -> AsyncIterator[tuple[Address, ...]]
         for server in servers:
             server.close()
         for stream in tuple(core.watches):
-            stream.end()
+            stream.close()
         protocols.pre_shutdown()
         await protocols.shutdown(SHUTDOWN_S)
 

@@ -137,6 +137,13 @@ class WatchStream:
         """No more will be written."""
         self.ended.set()
 
+    def close(self) -> None:
+        """The server stops: end, without waiting for one who has not read what was sent."""
+        if not self._transport.is_closing() and self._transport.get_write_buffer_size() > 0:
+            self.was_cut = True
+            self._transport.abort()
+        self.ended.set()
+
 
 class EventWriter:
     """The callback of one watch: filters events and writes their frames."""
