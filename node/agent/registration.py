@@ -276,10 +276,14 @@ class Registration:
 
     async def _heartbeats(self) -> None:
         was_away = False
+        renewed_at = self._clock.now()
         while True:
             await asyncio.sleep(self._config.lease_renew_s)
             try:
+                # A machine that slept, or a process that was stopped, saw no error.
+                was_away = was_away or self._clock.now() - renewed_at > 3 * self._config.lease_renew_s
                 await self._renew()
+                renewed_at = self._clock.now()
                 if was_away:
                     # Somebody may have called the node NotReady meanwhile.
                     await self._write_status()

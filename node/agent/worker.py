@@ -124,7 +124,15 @@ class PodWorker:
             since = self._tools.clock.wall()
         if self._pod.metadata.is_terminating and self._pod.metadata.deletion_grace_period_seconds == 0:
             self._hurry.set()
+        if self._is_overruled():
+            self._reported, self._known_conditions = None, ()
         self._change(msgspec.structs.replace(self._state, pod=kept, terminating_since=since))
+
+    def _is_overruled(self) -> bool:
+        """Somebody called the pod not ready while this node was silent (docs/contracts.md, "Silent nodes"): say again what is so."""
+        reported = (self._reported or {}).get("conditions", ())
+        said_ready = any(one["type"] == "Ready" and one["status"] == "True" for one in reported)
+        return said_ready and not self._pod.is_ready
 
     def gone(self) -> None:
         """The object has left the API: end everything soon."""
