@@ -1,7 +1,7 @@
 """The scheduler against the real API server and store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from controlplane.apiserver.server import running
 from controlplane.scheduler.config import SchedulerConfig
 from controlplane.scheduler.scheduler import run
 from controlplane.store.sqlite import open_sqlite_store
-from mesh.api.resources import EVENTS, NODES, PODS, Json
+from mesh.api.resources import EVENTS, NODES, PODS, Json, Resource
 from mesh.backoff import Backoff
+from mesh.client.errors import UnavailableError
 from mesh.client.rest import ApiClient, ClientConfig
 from mesh.net.tasks import spawn
 
@@ -69,8 +70,31 @@ def _is_unschedulable(pod: Json) -> bool:
     return any(c["type"] == "PodScheduled" and c["status"] == "False" for c in conditions)
 
 
+class FlakyClient(ApiClient):
+    """An API that cannot be reached for the first bindings."""
+
+    def __init__(self, config: ClientConfig, failures: int) -> None:
+        super().__init__(config)
+        self.failures = failures
+
+    async def create(
+        self,
+        resource: Resource,
+        obj: Mapping[str, Any],
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+        name: str = "",
+        dry_run: bool = False,
+    ) -> Json:
+        if subresource == "binding" and self.failures:
+            self.failures -= 1
+            raise UnavailableError("the API server can't be reached", status=503, reason="ServiceUnavailable")
+        return await super().create(resource, obj, namespace, subresource=subresource, name=name, dry_run=dry_run)
+
+
 @asynccontextmanager
-async def _cluster(home: Path) -> AsyncIterator[Cluster]:
+async def _cluster(home: Path, *, failures: int = 0) -> AsyncIterator[Cluster]:
     store = await open_sqlite_store(home / "store.db")
     try:
         async with running(ApiServerConfig(home=home, external_server="https://127.0.0.1:1"), store) as server:
@@ -80,7 +104,7 @@ async def _cluster(home: Path) -> AsyncIterator[Cluster]:
                 cert_file=str(server.pki.admin.cert_file),
                 key_file=str(server.pki.admin.key_file),
             )
-            async with ApiClient(config) as client, ApiClient(config) as own, asyncio.TaskGroup() as group:
+            async with ApiClient(config) as client, FlakyClient(config, failures) as own, asyncio.TaskGroup() as group:
                 settings = SchedulerConfig(backoff=Backoff(base_s=0.05, cap_s=0.1, jitter=0.0))
                 scheduler = spawn(group, run(own, settings), name="scheduler")
                 yield Cluster(client, scheduler)
@@ -149,5 +173,30 @@ def test_pod_of_another_scheduler_is_left_alone(tmp_path: Path) -> None:
             await cluster.add_pod("own")
             await cluster.bound_to("own")
             assert "nodeName" not in (await cluster.client.get(PODS, "foreign", "default"))["spec"]
+
+    asyncio.run(scenario())
+
+
+def test_binding_that_failed_is_tried_again_and_holds_no_room_meanwhile(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with _cluster(tmp_path, failures=3) as cluster:
+            await cluster.add_node("node-1")
+            await cluster.add_pod("first", cpu="4")
+            assert await cluster.bound_to("first") == "node-1"
+            messages = await cluster.event_messages("first", "Scheduled")
+            assert messages == ["Successfully assigned default/first to node-1"]
+
+    asyncio.run(scenario())
+
+
+def test_new_pod_of_the_same_name_is_scheduled_on_its_own_terms(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with _cluster(tmp_path) as cluster:
+            await cluster.add_node("node-1")
+            await cluster.add_pod("web", nodeSelector={"disk": "ssd"})
+            await cluster.pod_when("web", _is_unschedulable)
+            await cluster.client.delete(PODS, "web", "default", grace_period_s=0)
+            await cluster.add_pod("web")
+            assert await cluster.bound_to("web") == "node-1"
 
     asyncio.run(scenario())

@@ -24,7 +24,7 @@ def mask(facts: PodFacts, state: ClusterState) -> Mask:
 def refusals(facts: PodFacts, state: ClusterState, row: int) -> tuple[Refusal, ...]:
     """Every resource that is short on one node, with figures."""
     found: list[Refusal] = []
-    for name, amount in facts.requests.items():
+    for name, amount in sorted(facts.requests.items()):
         column = state.column(name)
         total = 0.0 if column is None else float(state.allocatable[row, column])
         free = total if column is None else total - float(state.requested[row, column])
