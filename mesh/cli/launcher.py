@@ -236,7 +236,7 @@ class _Launch:
         event = fields.pop("event")
         if event == "ended":
             self._ends[fields["name"]] += 1
-        self._report(event, **fields)
+        self._report(event, **fields, seconds=self._elapsed_s())
 
     def _elapsed_s(self) -> float:
         return round(time.monotonic() - self._started_at, 3)

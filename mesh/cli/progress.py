@@ -32,16 +32,18 @@ def describe(event: str, fields: dict[str, Any]) -> str | None:
             nodes = _counted(fields["nodes"], "node")
             return f"starting a cluster of {nodes} in {fields['home']} (API port {fields['api_port']})"
         case "network":
-            return _step("network", f"{', '.join(fields['nodes'])}")
+            return _step("network", f"{', '.join(fields['nodes'])}", fields)
         case "started" if fields["starts"] > 1:
-            return _step(fields["name"], f"started again (start {fields['starts']}, pid {fields['pid']})")
+            return _step(fields["name"], f"started again (start {fields['starts']}, pid {fields['pid']})", fields)
         case "started":
-            return _step(fields["name"], f"started, pid {fields['pid']}")
+            return _step(fields["name"], f"started, pid {fields['pid']}", fields)
         case "ended":
             again = f"starting it again in {fields['retry_in_s']:.1f} s"
-            return click.style(_step(fields["name"], f"ended with status {fields['exit_code']}; {again}"), fg="yellow")
+            return _step(
+                fields["name"], click.style(f"ended with status {fields['exit_code']}; {again}", fg="yellow"), fields
+            )
         case "api":
-            return _step("API", f"ready after {fields['seconds']:.2f} s")
+            return _step("API", "ready", fields)
         case "ready":
             ready = f"ready in {fields['seconds']:.2f} s: {_counted(fields['nodes'], 'node')}"
             return (
@@ -57,8 +59,8 @@ def describe(event: str, fields: dict[str, Any]) -> str | None:
             return None
 
 
-def _step(name: str, what: str) -> str:
-    return f"  {click.style(name.ljust(18), fg='cyan')} {what}"
+def _step(name: str, what: str, fields: dict[str, Any]) -> str:
+    return f"{fields['seconds']:7.2f} s  {click.style(name.ljust(18), fg='cyan')} {what}"
 
 
 def _counted(number: int, noun: str) -> str:

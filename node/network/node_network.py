@@ -16,6 +16,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.api.meta import ObjectReference
+from mesh.client.events import EventRecorder
 from mesh.client.rest import ApiClient
 from mesh.net.port_helper import listen_outside, udp_outside
 from mesh.net.tasks import spawn
@@ -29,7 +31,7 @@ from node.network.node_links import set_up_node_links
 from node.network.node_ports import NodePorts
 from node.network.pod_files import hosts_file, resolv_conf
 from node.network.service_proxy import ServiceProxy
-from node.network.services import ServiceInformers, ServiceTable
+from node.network.services import ServiceEntry, ServiceInformers, ServiceTable
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +102,20 @@ class NodeNetwork:
             spawn(tasks, ServiceProxy(self._config, table).run(), name="service proxy")
             spawn(tasks, self._dns_server(table).run(self._config.dns_address), name="cluster DNS")
             if self._config.serves_node_ports and self._config.ports_socket is not None:
-                opener = functools.partial(listen_outside, self._config.ports_socket)
-                spawn(tasks, NodePorts(table, opener).run(), name="node ports")
+                self._serve_node_ports(tasks, client, table, self._config.ports_socket)
+
+    def _serve_node_ports(self, tasks: asyncio.TaskGroup, client: ApiClient, table: ServiceTable, helper: Path) -> None:
+        recorder = EventRecorder(client, "node-ports", host=self._config.node_name)
+
+        def tell_about(entry: ServiceEntry, message: str) -> None:
+            service = ObjectReference(
+                api_version="v1", kind="Service", namespace=entry.namespace, name=entry.name, uid=entry.uid
+            )
+            recorder.event(service, "Warning", "NodePortNotOpen", message)
+
+        ports = NodePorts(table, functools.partial(listen_outside, helper), tell_about=tell_about)
+        spawn(tasks, recorder.run(), name="node port events")
+        spawn(tasks, ports.run(), name="node ports")
 
     def _dns_server(self, table: ServiceTable) -> DnsServer:
         config = self._config

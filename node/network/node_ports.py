@@ -30,6 +30,8 @@ _BACKOFF = Backoff(base_s=0.5, cap_s=15.0, jitter=0.2)
 
 OpenListener = Callable[[str, int], Awaitable[socket.socket]]
 """(address, port) -> a listening socket of the machine. Raises MeshError."""
+TellAbout = Callable[[ServiceEntry, str], None]
+"""Called with a Service and why its node port is not open. Must not block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,15 @@ def wanted_ports(entries: "list[ServiceEntry]") -> dict[int, _Wanted]:
 class NodePorts:
     """Every node port of the cluster, on one node."""
 
-    def __init__(self, table: ServiceTable, open_listener: OpenListener, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        table: ServiceTable,
+        open_listener: OpenListener,
+        rng: random.Random | None = None,
+        tell_about: TellAbout | None = None,
+    ) -> None:
         self._table = table
+        self._tell_about = tell_about
         self._open_listener = open_listener
         self._rng = rng if rng is not None else random.Random()
         self._open: dict[int, _Open] = {}
@@ -115,11 +124,17 @@ class NodePorts:
             opened.due_at = loop.time() + _BACKOFF.delay_s(opened.failures, self._rng)
             extra = {"port": port, "service": "/".join(opened.wanted.service), "reason": str(error)}
             logger.warning("node port not open", extra=extra)
+            self._tell(opened.wanted, f"node port {port} of this machine can't be opened, trying again: {error}")
             return
         opened.failures = 0
         opened.server = await loop.create_server(
             lambda: RelayEnd(lambda end: self._accepted(opened, end, tasks)), sock=listener, backlog=1024
         )
+
+    def _tell(self, wanted: _Wanted, message: str) -> None:
+        entry = self._table.get(*wanted.service)
+        if entry is not None and self._tell_about is not None:
+            self._tell_about(entry, message)
 
     def _close(self, port: int) -> None:
         opened = self._open.pop(port)

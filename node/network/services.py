@@ -43,6 +43,7 @@ class ServiceEntry:
 
     namespace: str
     name: str
+    uid: str
     cluster_ip: str
     """"" for headless and ExternalName Services."""
     is_headless: bool
@@ -64,6 +65,7 @@ def entry_of(service: Service, slices: Iterable[EndpointSlice]) -> ServiceEntry:
     return ServiceEntry(
         namespace=service.metadata.namespace,
         name=service.metadata.name,
+        uid=service.metadata.uid,
         cluster_ip="" if is_external or spec.cluster_ip in ("", "None") else spec.cluster_ip,
         is_headless=spec.cluster_ip == "None" and not is_external,
         external_name=spec.external_name if is_external else "",

@@ -12,7 +12,7 @@ from mesh.errors import MeshError
 from mesh.net.loop import run as run_on_loop
 from mesh.net.tasks import cancel_and_wait, spawn
 from node.network.node_ports import NodePorts, wanted_ports
-from node.network.services import ServiceTable
+from node.network.services import ServiceEntry, ServiceTable
 from tests.unit.node.network.tables import put_service, put_slice, ready
 
 pytestmark = pytest.mark.component
@@ -60,9 +60,13 @@ def table_with(port: int, *addresses: str) -> ServiceTable:
 
 
 @contextlib.asynccontextmanager
-async def serving(table: ServiceTable, listeners: Listeners) -> AsyncIterator[None]:
+async def serving(table: ServiceTable, listeners: Listeners, told: list[str] | None = None) -> AsyncIterator[None]:
+    def tell_about(entry: ServiceEntry, message: str) -> None:
+        if told is not None:
+            told.append(f"{entry.name}: {message}")
+
     async with asyncio.timeout(_TIMEOUT_S), asyncio.TaskGroup() as tasks:
-        running = spawn(tasks, NodePorts(table, listeners.open, random.Random(1)).run(), name="node ports")
+        running = spawn(tasks, NodePorts(table, listeners.open, random.Random(1), tell_about).run(), name="node ports")
         await listeners.opened.wait()
         try:
             yield
@@ -147,8 +151,10 @@ def test_a_slow_reader_slows_the_sender_down() -> None:
 def test_a_taken_port_is_tried_again() -> None:
     async def run() -> None:
         listeners = Listeners(failures=1)
-        async with backend(echo) as port, serving(table_with(port, "127.0.0.1"), listeners):
+        told: list[str] = []
+        async with backend(echo) as port, serving(table_with(port, "127.0.0.1"), listeners, told):
             assert await ask(listeners.address, b"later") == b"echo later"
+        assert told == ["web: node port 30080 of this machine can't be opened, trying again: taken"]
 
     run_on_loop(run())
 

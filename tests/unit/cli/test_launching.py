@@ -100,10 +100,10 @@ def test_resolvers_come_from_the_machine(tmp_path: Path) -> None:
 def test_progress_is_plain_lines_in_a_pipe_and_objects_as_json() -> None:
     events: list[tuple[str, dict[str, Any]]] = [
         ("starting", {"home": "/h", "nodes": 1, "api_port": 6443}),
-        ("network", {"nodes": ["node-1"]}),
-        ("started", {"name": "node-1", "pid": 7, "starts": 1}),
-        ("ended", {"name": "node-1", "exit_code": -9, "retry_in_s": 0.2}),
-        ("started", {"name": "node-1", "pid": 8, "starts": 2}),
+        ("network", {"nodes": ["node-1"], "seconds": 0.05}),
+        ("started", {"name": "node-1", "pid": 7, "starts": 1, "seconds": 0.1}),
+        ("ended", {"name": "node-1", "exit_code": -9, "retry_in_s": 0.2, "seconds": 5.0}),
+        ("started", {"name": "node-1", "pid": 8, "starts": 2, "seconds": 5.2}),
         ("api", {"seconds": 1.0}),
         ("ready", {"seconds": 2.345, "kubeconfig": "/h/kubeconfig", "nodes": 3}),
         ("failed", {"reason": "why"}),
@@ -117,6 +117,7 @@ def test_progress_is_plain_lines_in_a_pipe_and_objects_as_json() -> None:
     text = plain.getvalue()
     assert "\x1b" not in text
     assert "ready in 2.35 s: 3 nodes\nkubectl --kubeconfig /h/kubeconfig get nodes\n" in text
+    assert "   0.05 s  network            node-1\n" in text
     assert "ended with status -9; starting it again in 0.2 s" in text
     assert "started again (start 2, pid 8)" in text
     assert [json.loads(line)["event"] for line in objects.getvalue().splitlines()] == [event for event, _ in events]
