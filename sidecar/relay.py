@@ -70,7 +70,11 @@ class MarkedRelay:
             sock.close()
             near.abort()
             raise
+        if near.is_lost:
+            far.abort()
+            return
         near.join(far)
+        far.join(near)
 
     def on_open(self, transport: asyncio.Transport) -> None:
         self._open.add(transport)
@@ -87,21 +91,36 @@ def _mark(sock: socket.socket) -> None:
 
 
 class _Half(asyncio.Protocol):
-    """One side of a relayed connection: its bytes go to the peer, its congestion pauses the peer's reading."""
+    """One side of a relayed connection: its bytes go to the peer, its congestion pauses the peer's reading.
+
+    What it says before it has a peer waits; on either side that is the first flight of a handshake (gRPC servers speak at once).
+    """
 
     def __init__(self, relay: MarkedRelay) -> None:
         self.relay = relay
         self.peer: _Half | None = None
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.is_lost = False
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.relay.on_open(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.peer is not None and not self.peer.transport.is_closing():
+        if self.peer is None:
+            self._early += data
+            if len(self._early) > _MAX_EARLY_BYTES:
+                self.abort()
+        elif not self.peer.transport.is_closing():
             self.peer.transport.write(data)
+
+    def join(self, peer: "_Half") -> None:
+        """From now on bytes go to `peer`, first those that have waited. The other half joins too."""
+        self.peer = peer
+        early, self._early = self._early, b""
+        if early and not peer.transport.is_closing():
+            peer.transport.write(early)
 
     def pause_writing(self) -> None:
         if self.peer is not None and not self.peer.transport.is_closing():
@@ -123,30 +142,8 @@ class _Half(asyncio.Protocol):
 
 
 class _Near(_Half):
-    """The side that gRPC dialled. What it says before the other side is there waits; it is a handshake's first flight."""
-
-    def __init__(self, relay: MarkedRelay) -> None:
-        super().__init__(relay)
-        self._early = b""
+    """The side that gRPC dialled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.relay.connect(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self.peer is not None:
-            super().data_received(data)
-            return
-        self._early += data
-        if len(self._early) > _MAX_EARLY_BYTES:
-            self.abort()
-
-    def join(self, far: _Half) -> None:
-        """The other side is connected."""
-        if self.is_lost:
-            far.abort()
-            return
-        self.peer, far.peer = far, self
-        if self._early:
-            early, self._early = self._early, b""
-            far.transport.write(early)

@@ -1,7 +1,8 @@
 """What one ADS stream has asked for, holds and still needs. Pure: requests in, responses out, no I/O.
 
 Both variants of the protocol share the state. Rules kept here (source: xDS protocol; measured with Envoy 1.40):
-- one response of a type is outstanding at a time; what changes meanwhile is sent after its ACK, latest only;
+- one response of a type is outstanding at a time; what changes meanwhile is sent after its ACK, latest only. But names newly
+  asked for are answered at once (delta): a client may hold its ACKs back until it has all that its clusters refer to;
 - additions go in the order clusters, endpoints, listeners, routes; listeners and routes that change wait until the clusters
   and endpoints before them are acknowledged, clusters are removed after the routes that named them are;
 - endpoints are sent again with a cluster that changed, or Envoy warms it for 15 s;
@@ -68,12 +69,18 @@ class TypeState:
     """The table that `held` was last brought in line with; None: look again."""
     nonce: str = ""
     """Of the last response."""
-    in_flight: bool = False
+    outstanding: set[str] = field(default_factory=set)
+    """Nonces that have not been answered."""
     was_sent: bool = False
     sent_version: str = ""
     acked_version: str = ""
     error: str = ""
-    """Why the last response was refused; "" after an ACK."""
+    """Why one of the last responses was refused; "" when all were acknowledged."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Something that was sent has not been answered."""
+        return bool(self.outstanding)
 
 
 @dataclass(slots=True)
@@ -100,7 +107,7 @@ class StreamState:
         if state is None:
             return False
         is_first = not state.is_subscribed
-        is_stale = not is_first and bool(request.nonce) and request.nonce != state.nonce
+        is_stale = not is_first and bool(request.nonce) and request.nonce not in (state.nonce, *state.outstanding)
         settles = self._settle(state, request) if not is_stale else False
         if self.is_delta:
             self._subscribe(state, request, is_first=is_first)
@@ -110,11 +117,11 @@ class StreamState:
         return settles
 
     def _settle(self, state: TypeState, request: Request) -> bool:
-        if not state.in_flight or not request.nonce or request.nonce != state.nonce:
+        if request.nonce not in state.outstanding:
             return False
-        state.in_flight = False
-        state.error = request.error
-        if not request.error:
+        state.outstanding.discard(request.nonce)
+        state.error = request.error or state.error
+        if not state.outstanding and not state.error:
             state.acked_version = state.sent_version
         return True
 
@@ -175,7 +182,7 @@ class StreamState:
         responses: list[Response] = []
         for type_url in IN_ORDER:
             state = self.types[type_url]
-            if not state.is_subscribed or state.in_flight:
+            if not state.is_subscribed or (state.in_flight and not (self.is_delta and state.asked)):
                 continue
             if type_url in (LDS, RDS) and not hurry and self._must_wait(type_url):
                 continue
@@ -258,8 +265,10 @@ class StreamState:
             self._repeat_endpoints(diff.changed)
         self._counter += 1
         state.nonce = f"{self._counter:x}"
-        state.in_flight = state.was_sent = True
-        state.error = ""
+        if not state.outstanding:
+            state.error = ""
+        state.outstanding.add(state.nonce)
+        state.was_sent = True
         state.sent_version = self._held_version(state) if not self.is_delta else state.nonce
         resources: Sequence[Resource] = diff.changed
         if not self.is_delta and type_url in (CDS, LDS):
