@@ -12,6 +12,7 @@ from mesh.http.body import BodyReader, ChunkedReader, LengthReader
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.request import find_request_head
 from sidecar import flags as flag
+from sidecar import tunnel
 from sidecar.exchange import Exchange
 from sidecar.replies import reply
 from sidecar.timers import NEVER
@@ -113,7 +114,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self._phase is Phase.TUNNEL:
-            self.exchange.on_client_tunnel_eof()
+            tunnel.on_client_eof(self.exchange)
             return True
         return False
 
@@ -150,7 +151,7 @@ class DownstreamConnection(asyncio.Protocol):
             if len(self._buffer) > MAX_BUFFER_BYTES:
                 self._pause(_PAUSE_PIPELINE)
         elif phase is Phase.TUNNEL:
-            self.exchange.on_client_tunnel_data(data)
+            tunnel.on_client_data(self.exchange, data)
         elif phase is Phase.LINGER:
             self._lingered_bytes += len(data)
             if self._lingered_bytes > MAX_LINGER_BYTES:
@@ -261,7 +262,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._phase = Phase.TUNNEL
         if self._buffer:
             data, self._buffer = self._buffer, b""
-            self.exchange.on_client_tunnel_data(data)
+            tunnel.on_client_data(self.exchange, data)
 
     def linger(self, now: float) -> None:
         """Send what is written, then the end of the stream; throw away what still comes, for a while."""

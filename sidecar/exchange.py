@@ -22,10 +22,11 @@ from mesh.routing.table import DirectResponse, Redirect
 from mesh.telemetry.trace_context import TraceContext, child_of, new_trace
 from sidecar import flags as flag
 from sidecar.cluster import ClusterState, EndpointState
-from sidecar.records import RequestRecord
+from sidecar.deadlines import on_deadline, set_deadline
+from sidecar.records import record_of
 from sidecar.replies import REASONS, reply
+from sidecar.retrying import cancel_retry, count_retry, fail, may_repeat, other_host, settle_retry, try_elsewhere
 from sidecar.stats import BUCKET_BOUNDS
-from sidecar.timers import NEVER
 
 if TYPE_CHECKING:
     from sidecar.downstream import DownstreamConnection
@@ -171,7 +172,7 @@ class Exchange:
             return
         host = cluster.picker.pick(runtime.draw)
         if host is None or not host.idle or not template.is_quick:
-            self._attempt(host, cluster, now)
+            self.attempt(host, cluster, now)
             return
         self.host = host
         cluster.active += 1
@@ -234,7 +235,7 @@ class Exchange:
         if self.is_dirty:
             if self.attempts > 1:
                 series.retries += 1
-            self._settle_retry()
+            settle_retry(self)
             self._reset()
         connection.on_exchange_end(now)
 
@@ -278,34 +279,36 @@ class Exchange:
         compiled = self.route.compiled
         if compiled is None:
             authority = self.template.head.authority.decode()
-            self._reply(404, flag.NO_ROUTE, f'no route: table "{self.runtime.table.table.name}" has none for this '
+            self.reply_with(404, flag.NO_ROUTE, f'no route: table "{self.runtime.table.table.name}" has none for this '
                         f'host and path (host "{authority}")')  # fmt: skip
             return
         action = compiled.route.action
         if isinstance(action, DirectResponse):
-            self._reply_direct(action.status, action.body, ())
+            self.reply_direct(action.status, action.body, ())
         elif isinstance(action, Redirect):
             head = self.template.head
             location = redirect_location(action, compiled.route.match.path, head.authority, head.target)
-            self._reply_direct(action.status, b"", (b"location: " + location,))
+            self.reply_direct(action.status, b"", (b"location: " + location,))
         elif cluster is None:
-            self._reply(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
+            self.reply_with(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
         elif cluster.active >= cluster.max_requests:
-            self._reply(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight')
+            self.reply_with(
+                503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight'
+            )
         else:
-            self._attempt(cluster.original_host(self.connection.original_destination), cluster, now)
+            self.attempt(cluster.original_host(self.connection.original_destination), cluster, now)
 
-    def _attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
+    def attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
         """Send the request to `host`, on a kept connection or a new one."""
         if host is None:
-            self._reply(503, flag.NO_HEALTHY_UPSTREAM, f'cluster "{cluster.config.name}" has no usable endpoint')
+            self.reply_with(503, flag.NO_HEALTHY_UPSTREAM, f'cluster "{cluster.config.name}" has no usable endpoint')
             return
         self.host = host
         host.active += 1
         cluster.active += 1
         upstream = host.idle[-1] if host.idle else None
         if upstream is not None and (
-            self.stale_retries or (not self._may_repeat() and now - upstream.idle_since > FRESH_ENOUGH_S)
+            self.stale_retries or (not may_repeat(self) and now - upstream.idle_since > FRESH_ENOUGH_S)
         ):
             upstream = None
         if upstream is not None:
@@ -315,8 +318,8 @@ class Exchange:
         self.is_waiting = True
         if not self.plane.pool.wait(host, self):
             self.is_waiting = False
-            self._release_host()
-            self._reply(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests wait')
+            self.release_host()
+            self.reply_with(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests wait')
 
     def on_connection(self, upstream: "UpstreamConnection", *, holds_back: bool = False) -> None:
         """A connection for the attempt at hand. `holds_back`: the head goes out with the body, or by `flush_request`."""
@@ -335,7 +338,7 @@ class Exchange:
         if self.connection.is_write_paused:
             upstream.transport.pause_reading()
         if self.replay_bytes > MAX_REPLAY_BYTES:
-            self._stop_replay()
+            self.stop_replay()
         if self.request_done:
             self._expect_response()
         self.connection.on_upstream_attached()
@@ -348,7 +351,8 @@ class Exchange:
         self.is_waiting = False
         host = self.host
         assert host is not None
-        self._fail(
+        fail(
+            self,
             Failure.CONNECT,
             flag.UPSTREAM_CONNECT_FAILURE,
             f"connection to {host.text} failed: {why}",
@@ -362,16 +366,17 @@ class Exchange:
         self.unsent = b""
         host = upstream.host
         if self.has_responded:
-            self._cut(flag.UPSTREAM_CLOSED, f"{host.text} closed the connection in the middle of its response")
+            self.cut(flag.UPSTREAM_CLOSED, f"{host.text} closed the connection in the middle of its response")
             return
-        if upstream.requests > 1 and self.stale_retries < MAX_STALE_RETRIES and self._may_repeat() and self.has_replay:
+        if upstream.requests > 1 and self.stale_retries < MAX_STALE_RETRIES and may_repeat(self) and self.has_replay:
             # It was closed while idle, most likely: that is nobody's failure.
             self.stale_retries += 1
             self.is_dirty = True
-            self._release_host()
-            self._attempt(host if not host.is_removed else self._other_host(), host.cluster, time.monotonic())
+            self.release_host()
+            self.attempt(host if not host.is_removed else other_host(self), host.cluster, time.monotonic())
             return
-        self._fail(
+        fail(
+            self,
             Failure.RESET,
             flag.UPSTREAM_CLOSED,
             f"{host.text} closed the connection before it answered",
@@ -379,101 +384,26 @@ class Exchange:
         )
 
     def on_upstream_malformed(self, upstream: "UpstreamConnection", error: HttpSyntaxError) -> None:
-        self._drop_upstream()
+        self.drop_upstream()
         if self.has_responded:
-            self._cut(flag.UPSTREAM_PROTOCOL_ERROR, f"{upstream.host.text} broke HTTP: {error.detail}")
+            self.cut(flag.UPSTREAM_PROTOCOL_ERROR, f"{upstream.host.text} broke HTTP: {error.detail}")
         else:
-            self._fail(
+            fail(
+                self,
                 Failure.PROTOCOL,
                 flag.UPSTREAM_PROTOCOL_ERROR,
                 f"{upstream.host.text} does not speak proper HTTP/1.1: {error.detail}",
                 bytes_sent=True,
             )
 
-    def _may_repeat(self) -> bool:
-        policy = self.route.retry
-        if policy is not None:
-            return policy.may_replay(self.method, has_idempotency_key=self.template.head.has_idempotency_key)
-        return self.template.is_idempotent
-
-    def _fail(self, failure: Failure, flags: str, detail: str, *, bytes_sent: bool) -> None:
-        """The attempt ended without a response: try again or say so."""
-        host = self.host
-        assert host is not None
-        now = time.monotonic()
-        host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, now)
-        self.is_dirty = True
-        self.tried.append(host)
-        self._count_retry(host)
-        self._release_host()
-        policy = self.route.retry
-        if policy is not None and policy.wants_failure(failure, bytes_sent=bytes_sent):
-            if not bytes_sent or self._may_repeat():
-                if self._schedule_retry(host.cluster):
-                    return
-                if self.attempts > policy.max_retries:
-                    flags = flag.join(flags, flag.RETRIES_EXHAUSTED)
-            else:
-                detail += f"; {self.method.decode()} is not safe to repeat"
-        status = 504 if failure is Failure.TRY_TIMEOUT else 502 if failure is Failure.PROTOCOL else 503
-        self.ended_at = host
-        self._reply(status, flags, detail)
-
-    def _schedule_retry(self, cluster: ClusterState) -> bool:
-        """Wait a little, then try another host. False: no more tries, the body is gone, or the budget is used up."""
-        policy = self.route.retry
-        if policy is None or self.attempts > policy.max_retries or not self.has_replay:
-            return False
-        self._settle_retry()
-        if not cluster.may_retry():
-            self.detail = "retry budget used up"
-            self.flags = flag.UPSTREAM_OVERFLOW
-            return False
-        cluster.retries += 1
-        self.is_retrying = self.is_dirty = True
-        delay_s = policy.backoff.delay_s(self.attempts, self.plane.rng)
-        self.attempts += 1
-        self.is_plain = False
-        self.retry_timer = self.plane.loop.call_later(delay_s, self._retry)
-        return True
-
-    def _retry(self) -> None:
-        self.retry_timer = None
-        now = time.monotonic()
-        cluster = self.branch.cluster
-        assert cluster is not None
-        self.last_move = now
-        self._set_deadline(now)
-        self._attempt(self._other_host(), cluster, now)
-
-    def _other_host(self) -> EndpointState | None:
-        cluster = self.branch.cluster
-        assert cluster is not None
-        if cluster.picker is None:
-            return cluster.original_host(self.connection.original_destination)
-        avoid = self.route.retry is None or self.route.retry.avoid_previous_hosts
-        return cluster.pick_other(self.tried if avoid else ())
-
-    def _settle_retry(self) -> None:
-        """The retry at hand is over: give its place in the budget back."""
-        if self.is_retrying:
-            self.is_retrying = False
-            cluster = self.branch.cluster
-            assert cluster is not None
-            cluster.retries -= 1
-
-    def _count_retry(self, host: EndpointState) -> None:
-        if self.attempts > 1:
-            self.branch.series_for(host).retries += 1
-
-    def _release_host(self) -> None:
+    def release_host(self) -> None:
         host = self.host
         if host is not None:
             host.active -= 1
             host.cluster.active -= 1
             self.host = None
 
-    def _drop_upstream(self) -> None:
+    def drop_upstream(self) -> None:
         """Give up the attempt at hand and its connection."""
         upstream, self.upstream = self.upstream, None
         self.unsent = b""
@@ -504,7 +434,7 @@ class Exchange:
             self._forward_body(last_chunk(trailers))
         if self.upstream is not None and not self.has_responded:
             self._expect_response()
-        self._set_deadline(self.last_move)
+        set_deadline(self, self.last_move)
 
     def _forward_body(self, wire: bytes) -> None:
         if self.has_replay:
@@ -515,7 +445,7 @@ class Exchange:
                 wire, self.unsent = self.unsent + wire, b""
             self.upstream.transport.write(wire)
             if self.replay_bytes > MAX_REPLAY_BYTES:
-                self._stop_replay()
+                self.stop_replay()
 
     def flush_request(self) -> None:
         """Send the head if nothing of the body has come with it."""
@@ -523,7 +453,7 @@ class Exchange:
             unsent, self.unsent = self.unsent, b""
             self.upstream.transport.write(unsent)
 
-    def _stop_replay(self) -> None:
+    def stop_replay(self) -> None:
         self.has_replay = False
         self.replay = []
         self.replay_bytes = 0
@@ -560,38 +490,16 @@ class Exchange:
             host.cluster.fail(host, FailureKind.GATEWAY_ERROR if gateway else FailureKind.SERVER_ERROR, now)
         elif host.health.has_failures:
             host.health.succeed()
-        self._count_retry(host)
-        if status in self.route.retry_statuses and self._try_elsewhere(upstream, head, status, is_whole=is_whole):
+        count_retry(self, host)
+        if status in self.route.retry_statuses and try_elsewhere(self, upstream, head, status, is_whole=is_whole):
             return False
-        self._settle_retry()
+        settle_retry(self)
         self.has_responded = True
-        self._stop_replay()
+        self.stop_replay()
         self.status = status
         self.upstream_keeps_alive = head.keep_alive
-        self._set_deadline(now)
+        set_deadline(self, now)
         self._send_head(head, kind, now)
-        return True
-
-    def _try_elsewhere(
-        self, upstream: "UpstreamConnection", head: ResponseHead, status: int, *, is_whole: bool
-    ) -> bool:
-        if not self._may_repeat():
-            self.detail = f"{self.method.decode()} is not safe to repeat"
-            return False
-        host = upstream.host
-        self.tried.append(host)
-        if not self._schedule_retry(host.cluster):
-            policy = self.route.retry
-            if policy is not None and self.attempts > policy.max_retries:
-                self.flags = flag.RETRIES_EXHAUSTED
-            return False
-        self._release_host()
-        self.upstream = None
-        if is_whole and head.keep_alive and self.request_done:
-            upstream.forget_response()
-            self.plane.pool.keep(upstream)
-        else:
-            self.plane.pool.discard(upstream)
         return True
 
     def _send_head(self, head: ResponseHead, kind: BodyKind, now: float) -> None:
@@ -641,7 +549,7 @@ class Exchange:
         self.upstream = None
         upstream.owner = None
         self._finish_upstream(upstream, keeps=keeps and self.request_done)
-        self._end()
+        self.finish()
 
     def _finish_upstream(self, upstream: "UpstreamConnection", *, keeps: bool) -> None:
         if keeps and not upstream.is_closed:
@@ -660,133 +568,20 @@ class Exchange:
         if self.upstream is not None and not self.upstream.is_closed:
             self.upstream.transport.resume_reading()
 
-    # -- upgrades
+    # -- ends
 
-    def on_switching(self, upstream: "UpstreamConnection", head: ResponseHead) -> bool:
-        """A 101. False when nobody asked for it."""
-        if not self.template.upgrade or head.upgrade.lower() != self.template.upgrade:
-            self.on_upstream_malformed(
-                upstream, HttpSyntaxError(400, "unasked-upgrade", "it switches protocols without being asked")
-            )
-            return False
-        self._settle_retry()
-        self.has_responded = self.is_tunnel = self.closes = True
-        self.status = 101
-        lines = [*self.branch.response_lines(head), b"connection: upgrade", b"upgrade: " + head.upgrade]
-        self.connection.transport.write(
-            b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join([line + b"\r\n" for line in lines]) + b"\r\n"
-        )
-        self.last_move = time.monotonic()
-        self._set_deadline(self.last_move)
-        self.connection.on_tunnel()
-        return True
-
-    def on_tunnel_data(self, data: bytes) -> None:
-        """From the upstream."""
-        self.response_bytes += len(data)
-        self.last_move = time.monotonic()
-        self.connection.transport.write(data)
-
-    def on_client_tunnel_data(self, data: bytes) -> None:
-        self.request_bytes += len(data)
-        self.last_move = time.monotonic()
-        if self.upstream is not None:
-            self.upstream.transport.write(data)
-
-    def on_tunnel_eof(self) -> None:
-        """The upstream has sent all."""
-        self.connection.transport.write_eof()
-        self._count_tunnel_eof()
-
-    def on_client_tunnel_eof(self) -> None:
-        if self.upstream is not None:
-            self.upstream.transport.write_eof()
-        self._count_tunnel_eof()
-
-    def _count_tunnel_eof(self) -> None:
-        self.tunnel_eofs += 1
-        if self.tunnel_eofs == 2 and self.upstream is not None:
-            self.upstream.owner = None
-            self.upstream.transport.close()
-            self.upstream = None
-            self._end()
-
-    # -- deadlines
-
-    def _set_deadline(self, now: float) -> None:
-        connection = self.connection
-        connection.deadline = self.next_deadline()
-        if connection.deadline < connection.wheel_at:
-            self.plane.wheel.watch(connection, now)
-
-    def next_deadline(self) -> float:
-        """When something about this request runs out."""
-        route = self.route
-        moved = max(self.started, self.last_move)
-        nearest = moved + route.idle_timeout_s
-        if not self.request_done or self.is_tunnel:
-            return nearest
-        nearest = min(nearest, self._timeout_at())
-        return nearest if self.has_responded else min(nearest, self._try_timeout_at())
-
-    def _timeout_at(self) -> float:
-        """Source: Envoy: the route's timeout starts when the whole request has come."""
-        since = self.request_done_at if self.template.has_body else self.started
-        return since + self.route.timeout_s
-
-    def _try_timeout_at(self) -> float:
-        policy = self.route.retry
-        if policy is None or policy.per_try_timeout_s is None or self.retry_timer is not None:
-            return NEVER
-        since = self.last_move if self.attempts > 1 or self.template.has_body else self.started
-        return since + policy.per_try_timeout_s
+    def extend_deadline(self, now: float) -> None:
+        """Look again at what may run out: something has moved."""
+        set_deadline(self, now)
 
     def on_deadline(self, now: float) -> None:
         """Something may have run out."""
-        if self.next_deadline() > now:
-            self.connection.deadline = self.next_deadline()
-            return
-        route = self.route
-        if self.request_done and not self.is_tunnel and self._timeout_at() <= now:
-            self._time_out(f"no complete response within {route.timeout_s:g} s")
-        elif self.request_done and not self.has_responded and self._try_timeout_at() <= now:
-            self._drop_upstream()
-            policy = route.retry
-            assert policy is not None
-            host = self.host.text if self.host is not None else "the endpoint"
-            why = f"no response from {host} within the try's {policy.per_try_timeout_s:g} s"
-            self._fail(Failure.TRY_TIMEOUT, flag.UPSTREAM_TIMEOUT, why, bytes_sent=True)
-            if self.is_active:
-                self._set_deadline(now)
-        elif self.has_responded:
-            self._cut(flag.STREAM_IDLE_TIMEOUT, f"nothing moved for {route.idle_timeout_s:g} s")
-        elif self.request_done:
-            self._time_out(f"nothing moved for {route.idle_timeout_s:g} s")
-        else:
-            self._drop_upstream()
-            self._reply(408, flag.STREAM_IDLE_TIMEOUT, f"the request's body stalled for {route.idle_timeout_s:g} s")
-
-    def _time_out(self, why: str) -> None:
-        self._cancel_retry()
-        self._drop_upstream()
-        if self.has_responded:
-            self._cut(flag.UPSTREAM_TIMEOUT, why)
-            return
-        if self.host is not None:
-            self.host.cluster.fail(self.host, FailureKind.LOCAL_ORIGIN, time.monotonic())
-        self._reply(504, flag.UPSTREAM_TIMEOUT, why)
-
-    def _cancel_retry(self) -> None:
-        if self.retry_timer is not None:
-            self.retry_timer.cancel()
-            self.retry_timer = None
-
-    # -- ends
+        on_deadline(self, now)
 
     def on_client_gone(self) -> None:
         """The client closed its connection. What was begun upstream is cut off."""
-        self._cancel_retry()
-        self._drop_upstream()
+        cancel_retry(self)
+        self.drop_upstream()
         if self.tunnel_eofs == 0:
             self.flags = flag.join(self.flags, flag.DOWNSTREAM_CLOSED)
             self.detail = "the client went away"
@@ -794,28 +589,28 @@ class Exchange:
 
     def on_client_malformed(self, error: HttpSyntaxError) -> None:
         """The body cannot be read on."""
-        self._cancel_retry()
-        self._drop_upstream()
+        cancel_retry(self)
+        self.drop_upstream()
         if self.has_responded:
-            self._cut(flag.DOWNSTREAM_PROTOCOL_ERROR, error.detail)
+            self.cut(flag.DOWNSTREAM_PROTOCOL_ERROR, error.detail)
         else:
-            self._reply(error.status, flag.DOWNSTREAM_PROTOCOL_ERROR, error.detail)
+            self.reply_with(error.status, flag.DOWNSTREAM_PROTOCOL_ERROR, error.detail)
 
-    def _cut(self, flags: str, why: str) -> None:
+    def cut(self, flags: str, why: str) -> None:
         """The response has begun, so all that can be said is a broken connection."""
         self.flush_response()
-        self._drop_upstream()
+        self.drop_upstream()
         self.flags = flag.join(self.flags, flags)
         self.detail = why
         self._account()
         self.connection.abort()
 
-    def _reply(self, status: int, flags: str, why: str) -> None:
+    def reply_with(self, status: int, flags: str, why: str) -> None:
         self.flags = flag.join(flags, self.flags)
         self.detail = f"{why}; {self.detail}" if self.detail else why
-        self._reply_direct(status, self.detail.encode("utf-8", "replace") + b"\n", ())
+        self.reply_direct(status, self.detail.encode("utf-8", "replace") + b"\n", ())
 
-    def _reply_direct(self, status: int, body: bytes, lines: tuple[bytes, ...]) -> None:
+    def reply_direct(self, status: int, body: bytes, lines: tuple[bytes, ...]) -> None:
         head = self.template.head
         self.status = status
         self.closes = not head.keep_alive or self.plane.is_draining or not self.request_done
@@ -831,9 +626,9 @@ class Exchange:
         )
         self.response_bytes = len(wire)
         self.connection.transport.write(wire)
-        self._end()
+        self.finish()
 
-    def _end(self) -> None:
+    def finish(self) -> None:
         closes = self.closes
         self._account()
         now = time.monotonic()
@@ -853,48 +648,18 @@ class Exchange:
         result.response_bytes.add(self.response_bytes)
         if self.trace is not None or self.runtime.access_log is not None:
             self._record(elapsed_ms, host)
-        self._settle_retry()
-        self._release_host()
+        settle_retry(self)
+        self.release_host()
         self.is_active = False
         self.is_plain = False
         self._reset()
 
     def _record(self, elapsed_ms: float, host: EndpointState | None) -> None:
-        record = self._make_record(elapsed_ms, host)
+        record = record_of(self, elapsed_ms, host)
         if self.runtime.access_log is not None:
             self.runtime.access_log.write(record)
         if self.trace is not None:
             self.plane.spans.offer(record)
-
-    def _make_record(self, elapsed_ms: float, host: EndpointState | None) -> RequestRecord:
-        head = self.template.head
-        tracing = self.runtime.filter.tracing
-        parent = self.template.parent
-        return RequestRecord(
-            direction=self.runtime.direction,
-            listener=self.runtime.listener,
-            start_s=time.time() - elapsed_ms / 1000.0,
-            duration_ms=elapsed_ms,
-            method=head.method.decode("latin-1"),
-            target=head.target.decode("latin-1"),
-            authority=head.authority.decode("latin-1"),
-            minor=head.minor,
-            status=self.status,
-            flags=self.flags,
-            detail=self.detail,
-            request_bytes=self.request_bytes,
-            response_bytes=self.response_bytes,
-            attempts=self.attempts,
-            cluster=self.branch.name,
-            endpoint=host.text if host is not None else "",
-            route=self.route.name,
-            provenance=self.branch.provenance,
-            request_id=(head.request_id or self.request_id).decode("latin-1"),
-            client=self.connection.peer_text,
-            service=tracing.service_name if tracing is not None else "",
-            trace=self.trace,
-            parent_span_id=parent.span_id if parent is not None else b"",
-        )
 
 
 def _service_time(ms: int) -> bytes:

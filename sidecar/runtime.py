@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from mesh.http.limits import HeadLimits
 from mesh.http.request import RequestHead, parse_request_head
 from mesh.http.response import ResponseHead, parse_response_head
+from mesh.http.syntax import without
 from mesh.resilience.retry import IDEMPOTENT_METHODS, Replay, RetryPolicy
 from mesh.routing.matcher import CompiledRoute, CompiledTable
 from mesh.routing.rewrite import mutate_lines, rewrite_target
@@ -26,6 +27,7 @@ MAX_CACHED_HEAD_BYTES = 2048
 _NO_MUTATION = HeaderMutation()
 _BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
 """A request of these without a body says so (RFC 9110 s8.6)."""
+_ATTEMPT_COUNT = frozenset({b"x-envoy-attempt-count"})
 _PROTO_HTTP = b"x-forwarded-proto: http"
 
 
@@ -263,6 +265,8 @@ class RequestTemplate:
         lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, target, authority)]
         headers = head.kept_lines
         own = self._own_lines()
+        if self.counts_attempts:
+            headers = without(headers, _ATTEMPT_COUNT)
         if branch.request_mutations:
             headers = mutate_lines([*headers, *own], branch.request_mutations)
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from mesh.http.body import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.response import BodyKind, ResponseHead, find_response_head, parse_response_head
+from sidecar import tunnel
 
 if TYPE_CHECKING:
     from sidecar.cluster import EndpointState
@@ -78,7 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         owner = self.owner
         if self.has_upgraded and owner is not None:
-            owner.on_tunnel_eof()
+            tunnel.on_upstream_eof(owner)
             return True
         return False  # closes the transport; connection_lost says the rest
 
@@ -109,7 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _on_bytes(self, owner: "Exchange", data: bytes) -> None:
         if self.has_upgraded:
-            owner.on_tunnel_data(data)
+            tunnel.on_upstream_data(owner, data)
             return
         try:
             if self._reader is None:
@@ -138,10 +139,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _begin_body(self, owner: "Exchange", head: ResponseHead, data: bytes, at: int) -> None:
         if head.status == 101:
-            if owner.on_switching(self, head):
+            if tunnel.switch(owner, self, head):
                 self.has_upgraded = True
                 if at < len(data):
-                    owner.on_tunnel_data(data[at:])
+                    tunnel.on_upstream_data(owner, data[at:])
             return
         kind = head.body_kind(owner.method)
         self._reader = _reader_for(kind, head)

@@ -34,7 +34,6 @@ IDEMPOTENCY_KEY = 13
 IDENTITY = 14
 DATE = 15
 SERVER = 16
-ATTEMPT_COUNT = 17
 
 _SPECIAL = {
     b"host": HOST,
@@ -60,7 +59,7 @@ _SPECIAL = {
     b"x-envoy-peer-metadata-id": IDENTITY,
     b"date": DATE,
     b"server": SERVER,
-    b"x-envoy-attempt-count": ATTEMPT_COUNT,
+    b"x-envoy-upstream-service-time": HOP_BY_HOP,
 }
 """Headers that somebody looks at. IDENTITY: only a mesh proxy may say them, so what a client says is dropped."""
 

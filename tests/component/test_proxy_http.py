@@ -54,6 +54,26 @@ def test_forwarded_head_is_clean_and_complete() -> None:
     run(body())
 
 
+def test_two_proxies_in_a_row_keep_one_of_each_header() -> None:
+    async def body() -> None:
+        async with origin() as up, running(snapshot([cluster("app", up.port)])) as server:
+            config = snapshot([cluster("server", server.address("in")[1])], include_attempt_count=True)
+            async with running(config) as near, client(near) as user:
+                for path in ("/", "/", "/other"):
+                    user.get(path, "X-Envoy-Attempt-Count: 7", "X-Forwarded-Proto: https")
+                    raw = await user.reader.readuntil(b"\r\n\r\n")
+                    await user.reader.readexactly(2)
+                    for name in (b"x-envoy-upstream-service-time:", b"server:", b"content-length:"):
+                        assert raw.count(name) == 1
+                request = up.requests[-1]
+                for line in (b"x-envoy-attempt-count: 1\r\n", b"x-forwarded-proto: https\r\n"):
+                    assert request.count(line) == 1
+                assert request.lower().count(b"attempt-count") == 1
+                assert request.count(b"x-request-id: ") == 1
+
+    run(body())
+
+
 def test_request_ids_differ_for_equal_requests() -> None:
     async def body() -> None:
         async with origin() as up, running(snapshot([cluster("c", up.port)])) as plane, client(plane) as user:

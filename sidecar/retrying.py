@@ -1,0 +1,131 @@
+"""What happens when an attempt fails: another one, or an answer that says why not."""
+
+import time
+from typing import TYPE_CHECKING
+
+from mesh.http.response import ResponseHead
+from mesh.resilience.outlier import FailureKind
+from mesh.resilience.retry import Failure
+from sidecar import flags as flag
+from sidecar.cluster import ClusterState, EndpointState
+
+if TYPE_CHECKING:
+    from sidecar.exchange import Exchange
+    from sidecar.upstream import UpstreamConnection
+
+
+def may_repeat(exchange: "Exchange") -> bool:
+    """Whether the request may be sent again although bytes of it have left."""
+    policy = exchange.route.retry
+    if policy is not None:
+        return policy.may_replay(exchange.method, has_idempotency_key=exchange.template.head.has_idempotency_key)
+    return exchange.template.is_idempotent
+
+
+def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, bytes_sent: bool) -> None:
+    """The attempt ended without a response: try again or say so."""
+    host = exchange.host
+    assert host is not None
+    now = time.monotonic()
+    host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, now)
+    exchange.is_dirty = True
+    exchange.tried.append(host)
+    count_retry(exchange, host)
+    exchange.release_host()
+    policy = exchange.route.retry
+    if policy is not None and policy.wants_failure(failure, bytes_sent=bytes_sent):
+        if not bytes_sent or may_repeat(exchange):
+            if _schedule_retry(exchange, host.cluster):
+                return
+            if exchange.attempts > policy.max_retries:
+                flags = flag.join(flags, flag.RETRIES_EXHAUSTED)
+        else:
+            detail += f"; {exchange.method.decode()} is not safe to repeat"
+    status = 504 if failure is Failure.TRY_TIMEOUT else 502 if failure is Failure.PROTOCOL else 503
+    exchange.ended_at = host
+    exchange.reply_with(status, flags, detail)
+
+
+def _schedule_retry(exchange: "Exchange", cluster: ClusterState) -> bool:
+    """Wait a little, then try another host. False: no more tries, the body is gone, or the budget is used up."""
+    policy = exchange.route.retry
+    if policy is None or exchange.attempts > policy.max_retries or not exchange.has_replay:
+        return False
+    settle_retry(exchange)
+    if not cluster.may_retry():
+        exchange.detail = "retry budget used up"
+        exchange.flags = flag.UPSTREAM_OVERFLOW
+        return False
+    cluster.retries += 1
+    exchange.is_retrying = exchange.is_dirty = True
+    delay_s = policy.backoff.delay_s(exchange.attempts, exchange.plane.rng)
+    exchange.attempts += 1
+    exchange.is_plain = False
+    exchange.retry_timer = exchange.plane.loop.call_later(delay_s, _retry, exchange)
+    return True
+
+
+def _retry(exchange: "Exchange") -> None:
+    exchange.retry_timer = None
+    now = time.monotonic()
+    cluster = exchange.branch.cluster
+    assert cluster is not None
+    exchange.last_move = now
+    exchange.extend_deadline(now)
+    exchange.attempt(other_host(exchange), cluster, now)
+
+
+def other_host(exchange: "Exchange") -> EndpointState | None:
+    """Where to try next: a host that has not been tried, while there is one."""
+    cluster = exchange.branch.cluster
+    assert cluster is not None
+    if cluster.picker is None:
+        return cluster.original_host(exchange.connection.original_destination)
+    avoid = exchange.route.retry is None or exchange.route.retry.avoid_previous_hosts
+    return cluster.pick_other(exchange.tried if avoid else ())
+
+
+def settle_retry(exchange: "Exchange") -> None:
+    """The retry at hand is over: give its place in the budget back."""
+    if exchange.is_retrying:
+        exchange.is_retrying = False
+        cluster = exchange.branch.cluster
+        assert cluster is not None
+        cluster.retries -= 1
+
+
+def count_retry(exchange: "Exchange", host: EndpointState) -> None:
+    """An attempt has ended at `host`; count it if it was not the first."""
+    if exchange.attempts > 1:
+        exchange.branch.series_for(host).retries += 1
+
+
+def try_elsewhere(
+    exchange: "Exchange", upstream: "UpstreamConnection", head: ResponseHead, status: int, *, is_whole: bool
+) -> bool:
+    """Throw this response away and try again, if that is safe and allowed. `is_whole`: all of it has been read."""
+    if not may_repeat(exchange):
+        exchange.detail = f"{exchange.method.decode()} is not safe to repeat"
+        return False
+    host = upstream.host
+    exchange.tried.append(host)
+    if not _schedule_retry(exchange, host.cluster):
+        policy = exchange.route.retry
+        if policy is not None and exchange.attempts > policy.max_retries:
+            exchange.flags = flag.RETRIES_EXHAUSTED
+        return False
+    exchange.release_host()
+    exchange.upstream = None
+    if is_whole and head.keep_alive and exchange.request_done:
+        upstream.forget_response()
+        exchange.plane.pool.keep(upstream)
+    else:
+        exchange.plane.pool.discard(upstream)
+    return True
+
+
+def cancel_retry(exchange: "Exchange") -> None:
+    """The request has ended while its next attempt was waiting."""
+    if exchange.retry_timer is not None:
+        exchange.retry_timer.cancel()
+        exchange.retry_timer = None

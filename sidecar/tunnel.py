@@ -1,0 +1,70 @@
+"""After 101 Switching Protocols: bytes passed through both ways, each end of stream kept apart."""
+
+import time
+from typing import TYPE_CHECKING
+
+from mesh.http.errors import HttpSyntaxError
+from mesh.http.response import ResponseHead
+from sidecar.deadlines import set_deadline
+from sidecar.retrying import settle_retry
+
+if TYPE_CHECKING:
+    from sidecar.exchange import Exchange
+    from sidecar.upstream import UpstreamConnection
+
+
+def switch(exchange: "Exchange", upstream: "UpstreamConnection", head: ResponseHead) -> bool:
+    """A 101. False when nobody asked for it."""
+    if not exchange.template.upgrade or head.upgrade.lower() != exchange.template.upgrade:
+        exchange.on_upstream_malformed(
+            upstream, HttpSyntaxError(400, "unasked-upgrade", "it switches protocols without being asked")
+        )
+        return False
+    settle_retry(exchange)
+    exchange.has_responded = exchange.is_tunnel = exchange.closes = True
+    exchange.status = 101
+    lines = [*exchange.branch.response_lines(head), b"connection: upgrade", b"upgrade: " + head.upgrade]
+    exchange.connection.transport.write(
+        b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join([line + b"\r\n" for line in lines]) + b"\r\n"
+    )
+    exchange.last_move = time.monotonic()
+    set_deadline(exchange, exchange.last_move)
+    exchange.connection.on_tunnel()
+    return True
+
+
+def on_upstream_data(exchange: "Exchange", data: bytes) -> None:
+    """From the upstream."""
+    exchange.response_bytes += len(data)
+    exchange.last_move = time.monotonic()
+    exchange.connection.transport.write(data)
+
+
+def on_client_data(exchange: "Exchange", data: bytes) -> None:
+    """From the client."""
+    exchange.request_bytes += len(data)
+    exchange.last_move = time.monotonic()
+    if exchange.upstream is not None:
+        exchange.upstream.transport.write(data)
+
+
+def on_upstream_eof(exchange: "Exchange") -> None:
+    """The upstream has sent all."""
+    exchange.connection.transport.write_eof()
+    _count_eof(exchange)
+
+
+def on_client_eof(exchange: "Exchange") -> None:
+    """The client has sent all."""
+    if exchange.upstream is not None:
+        exchange.upstream.transport.write_eof()
+    _count_eof(exchange)
+
+
+def _count_eof(exchange: "Exchange") -> None:
+    exchange.tunnel_eofs += 1
+    if exchange.tunnel_eofs == 2 and exchange.upstream is not None:
+        exchange.upstream.owner = None
+        exchange.upstream.transport.close()
+        exchange.upstream = None
+        exchange.finish()
