@@ -9,6 +9,8 @@ from controlplane.apiserver import errors
 from mesh.api.codec import decode_manifest
 from mesh.api.errors import ManifestError
 from mesh.api.resources import Json
+from mesh.api.tree import is_deeper
+from mesh.api.yaml_reader import MAX_DEPTH
 
 JSON = "application/json"
 YAML = "application/yaml"
@@ -39,13 +41,16 @@ async def read_bytes(request: web.BaseRequest, limit: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of a JSON text. Raises ApiStatusError (400) with line and column."""
+    """The value of a JSON text, at most MAX_DEPTH levels deep. Raises ApiStatusError (400) with line and column."""
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         raise errors.bad_request(
             f"the request body is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})"
         ) from exc
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise errors.bad_request(f"the request body is nested deeper than {MAX_DEPTH} levels")
+    return value
 
 
 def parse_object(data: bytes, type_: str) -> Json:
