@@ -23,9 +23,16 @@ class Rules:
         self._trial = SchemaRegistry()
         """Where schemas are compiled to see whether they can be used."""
 
-    def check_schema(self, kind: Kind, obj: Json, validation: FieldValidation, warnings: list[str]) -> None:
-        """Wrong types are refused; unknown fields as `validation` says. Raises ApiStatusError (400, 422)."""
+    def check_schema(
+        self, kind: Kind, obj: Json, validation: FieldValidation, warnings: list[str], *, is_whole: bool = True
+    ) -> None:
+        """Wrong types are refused; unknown fields as `validation` says. Raises ApiStatusError (400, 422).
+
+        Of an object that is not whole, only what is there counts, not what is missing.
+        """
         found = self.schemas.validate(kind.resource, obj)
+        if not is_whole:
+            found = tuple(one for one in found if one.path.startswith("metadata"))
         if not found:
             return
         unknown = [one.message for one in found if one.reason == UNKNOWN]

@@ -25,6 +25,7 @@ from controlplane.apiserver.storage import Lost, ObjectStorage, Written
 from controlplane.apiserver.strategy import prepare_create, prepare_update, timestamp
 from controlplane.store.protocol import KeyValue
 from mesh.api.resources import Json, Resource
+from mesh.api.tree import without_nulls
 from mesh.clock import Clock
 
 MAX_NAME = 253
@@ -36,6 +37,7 @@ _SUFFIX_LENGTH = 5
 _MAX_GENERATED_PREFIX = 63 - _SUFFIX_LENGTH
 _PARTIAL = frozenset({"status", "finalize", "binding"})
 """Subresources that change a part no schema, default or plugin is about."""
+_ENVELOPE = ("apiVersion", "kind", "metadata")
 
 Change = Callable[[Json], Json]
 """From the stored object (the callee's to keep) to the one asked for. Raises ApiStatusError. May be called again."""
@@ -105,12 +107,7 @@ class ObjectWriter:
             wanted = change(parse(call.kind.resource, read))
             _check_identity(call, wanted, old)
             wanted["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-            if call.subresource not in _PARTIAL:
-                self._rules.check_schema(call.kind, wanted, call.options.field_validation, call.warnings)
-            elif not isinstance(wanted.get("status", {}), dict):
-                raise errors.bad_request("status is not an object")
-            new = prepare_update(call.kind, wanted, parse(call.kind.resource, read), call.subresource)
-            request = await self._admit_update(call, new, old)
+            request = await self._admit_update(call, wanted, old)
             new = request.object
             if call.options.dry_run or is_same(new, old):
                 return new
@@ -198,10 +195,26 @@ class ObjectWriter:
         self._rules.validate(call.kind, request.object, old)
         return request
 
-    async def _admit_update(self, call: Call, new: Json, old: Json) -> AdmissionRequest:
+    async def _admit_update(self, call: Call, wanted: Json, old: Json) -> AdmissionRequest:
+        """As much of `_admit` as the change needs: what is stored has passed it all before."""
         if call.subresource in _PARTIAL:
-            return self._request(call, Operation.UPDATE, new, old)
-        return await self._admit(call, Operation.UPDATE, new, old)
+            if not isinstance(wanted.get("status", {}), dict):
+                raise errors.bad_request("status is not an object")
+            return self._request(call, Operation.UPDATE, prepare_update(call.kind, wanted, old, call.subresource), old)
+        has_new_content = _differs_beyond_metadata(call.kind, wanted, old)
+        checked = wanted if has_new_content else {name: wanted[name] for name in _ENVELOPE}
+        self._rules.check_schema(
+            call.kind, checked, call.options.field_validation, call.warnings, is_whole=has_new_content
+        )
+        new = prepare_update(call.kind, wanted, old, call.subresource)
+        if has_new_content:
+            return await self._admit(call, Operation.UPDATE, new, old)
+        new["metadata"] = without_nulls(new["metadata"])
+        request = self._request(call, Operation.UPDATE, new, old)
+        for plugin in self._plugins:
+            request.object = await plugin.admit(request)
+        self._rules.validate(call.kind, request.object, old)
+        return request
 
     async def _store_update(self, kind: Kind, new: Json, read: KeyValue, request: AdmissionRequest) -> Written | Lost:
         if not is_to_be_removed(kind, new):
@@ -221,6 +234,13 @@ class ObjectWriter:
         for plugin in self._plugins:
             await plugin.admit(leaving)
         return await self._storage.remove(new, read, leaving.releases)
+
+
+def _differs_beyond_metadata(kind: Kind, wanted: Json, old: Json) -> bool:
+    """Whether anything is asked for that schema and defaults have not seen; a status that is kept anyway doesn't count."""
+    ignored = {"metadata", "status"} if kind.has_status else {"metadata"}
+    names = (wanted.keys() | old.keys()) - ignored
+    return any(wanted.get(name) != old.get(name) for name in names)
 
 
 def check_name(resource: Resource, name: str) -> None:

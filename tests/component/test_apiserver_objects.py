@@ -167,7 +167,7 @@ def test_unknown_fields_by_field_validation(tmp_path: Path) -> None:
             assert 'unknown field "spec.replicass"' in strict.message
             warned = await api.admin("POST", f"{DEPLOYMENTS}?fieldValidation=Warn&dryRun=All", obj)
             assert warned.status == 201
-            assert warned.warnings == ['299 - "unknown field \\"spec.replicass\\""']
+            assert warned.warnings == ['299 - "unknown field \\"spec.replicass\\" (did you mean \\"replicas\\"?)"']
             ignored = await api.admin("POST", f"{DEPLOYMENTS}?fieldValidation=Ignore&dryRun=All", obj)
             assert (ignored.status, ignored.warnings) == (201, [])
             wrong = await api.admin("POST", f"{DEPLOYMENTS}?fieldValidation=Maybe", obj)
@@ -189,6 +189,23 @@ def test_wrong_types_and_meaningless_objects_name_the_field(tmp_path: Path) -> N
             assert answer.status == 422
             assert any(field.startswith("spec.template.metadata.labels") for field in answer.fields)
             assert (await api.admin("GET", f"{DEPLOYMENTS}/web")).status == 404
+
+    run(check())
+
+
+def test_metadata_is_checked_when_only_it_changes(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with api_server(tmp_path) as api:
+            path = f"{DEPLOYMENTS}/web"
+            await api.admin.created(DEPLOYMENTS, deployment("web"))
+            for labels in ({"a": 1}, {"a": "not a label!"}, {"-": "x"}):
+                refused = await api.admin.patch(path, {"metadata": {"labels": labels}})
+                assert (refused.status, refused.body["reason"]) == (422, "Invalid"), labels
+                assert all(field.startswith("metadata.labels") for field in refused.fields)
+            strict = await api.admin.patch(f"{path}?fieldValidation=Strict", {"metadata": {"lables": {"a": "b"}}})
+            assert strict.status == 400
+            kept = (await api.admin.patch(path, {"metadata": {"labels": {"a": "b"}}})).body
+            assert kept["metadata"]["generation"] == 1
 
     run(check())
 
