@@ -1,9 +1,10 @@
 """What can be wrong with an API object or a text that describes one."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mesh.errors import UserError
 
@@ -93,5 +94,5 @@ def forbidden(path: str, detail: str) -> FieldError:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = msgspec.json.encode(value, enc_hook=str).decode()
     return text if len(text) <= 120 else text[:117] + "..."
