@@ -69,8 +69,8 @@ class AdsServer:
             self.port = server.add_secure_port(address, _credentials(config))
         except RuntimeError as exc:
             raise DiscoveryConfigError(f"ADS can't listen on {address}: {exc}") from exc
-        await server.start()
         self._server = server
+        await server.start()
 
     async def stop(self) -> None:
         """End every stream and the server."""

@@ -27,6 +27,10 @@ _LB_POLICY = {
     LoadBalancing.RANDOM: cluster_pb2.Cluster.RANDOM,
 }
 
+MIN_RETRIES = 10
+"""Retries in flight that are always allowed. DEVIATION: Envoy's default is 3; with 8 clients of one failing pod among three, that
+returned 2 of 5 failures (measured) before the pod was ejected. The share of active requests, 20 %, still bounds a storm."""
+
 
 def outbound_name(host: str, port: int, subset: str = "") -> str:
     """`outbound|PORT|SUBSET|HOST`."""
@@ -102,7 +106,7 @@ def _limits(settings: TrafficSettings) -> Any:
         threshold.max_retries.value = settings.max_retries
     else:
         threshold.retry_budget.budget_percent.value = 20.0
-        threshold.retry_budget.min_retry_concurrency.value = 3
+        threshold.retry_budget.min_retry_concurrency.value = MIN_RETRIES
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[threshold])
 
 

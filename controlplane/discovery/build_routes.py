@@ -6,6 +6,7 @@ from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
 from controlplane.discovery.build_clusters import BLACK_HOLE, PASSTHROUGH, duration, outbound_name, uint32
 from controlplane.discovery.build_matches import route_match
@@ -199,9 +200,7 @@ def _retry_policy(retry: Retry) -> Any:
         host_selection_retry_max_attempts=5,
     )
     predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
-    predicate.typed_config.type_url = (
-        "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-    )
+    predicate.typed_config.Pack(previous_hosts_pb2.PreviousHostsPredicate())
     if retry.per_try_timeout_s:
         policy.per_try_timeout.CopyFrom(duration(retry.per_try_timeout_s))
     return policy

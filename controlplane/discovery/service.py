@@ -1,6 +1,7 @@
 """Discovery put together: informers feed the world, the publisher builds, ADS serves, statuses are written back."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -104,17 +105,17 @@ class Discovery:
         async with asyncio.TaskGroup() as group:
             for informer in self._informers:
                 spawn(group, informer.run(), name=f"informer {informer.resource.plural}")
-            spawn(group, self._ensure_system_services(), name="system services")
             for informer in self._informers:
                 await informer.wait_synced()
             spawn(group, self._writer.run(self._statuses, self._drains), name="status writer")
             self.publisher.open()
-            await self._serve()
+            await self._serve(group)
 
-    async def _serve(self) -> None:
+    async def _serve(self, group: asyncio.TaskGroup) -> None:
         async with serve_monitor(self.publisher, self._config) as self.monitor_port:
             await self.ads.start()
             logger.info("discovery serves", extra={"ads_port": self.ads.port, "monitor_port": self.monitor_port})
+            spawn(group, self._ensure_system_services(), name="system services")
             self.is_serving.set()
             try:
                 await asyncio.Event().wait()
@@ -122,9 +123,10 @@ class Discovery:
                 await self.ads.stop()
 
     async def _ensure_system_services(self) -> None:
+        bound = dataclasses.replace(self._config, ads_port=self.ads.port, monitor_port=self.monitor_port)
         while True:
             try:
-                await ensure_system_services(self._client, self._config)
+                await ensure_system_services(self._client, bound)
                 return
             except ApiError as exc:
                 logger.warning("system services not written; trying again", extra={"why": str(exc)})

@@ -110,11 +110,11 @@ class Mesh:
             obj = await self.client.get(resource, name, NAMESPACE)
             for condition in (obj.get("status") or {}).get("conditions", ()):
                 if condition["type"] == type_ and condition.get("observedGeneration") == obj["metadata"]["generation"]:
-                    found: Json = condition
-                    return found
+                    return dict(condition)
             return None
 
-        return await eventually(current)
+        found: Json = await eventually(current)
+        return found
 
 
 async def eventually(probe: Callable[[], Awaitable[Any]], timeout_s: float = 5.0) -> Any:
