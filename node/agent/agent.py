@@ -25,10 +25,11 @@ from node.agent.kubelet_api import KubeletApi
 from node.agent.launcher import Launcher, Network
 from node.agent.objects import PodObjects
 from node.agent.plan import Settings
+from node.agent.pod_view import WorkerTools
 from node.agent.prober import Checker
 from node.agent.registration import Registration, machine_capacity
 from node.agent.state import PodState, load_state, split_container_id
-from node.agent.worker import PodWorker, WorkerTools
+from node.agent.worker import PodWorker
 from node.config import NodeConfig
 from node.errors import NotReadyError, StateError
 from node.runtime.spawners import ContainerRuntime
