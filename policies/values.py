@@ -133,7 +133,7 @@ class TrafficSettings:
     max_pending_requests: int = 1024
     max_requests: int = 1024
     max_retries: int | None = None
-    """Retries in flight. None: a budget of 20 % of the active requests, at least 3."""
+    """Retries in flight. None: a budget of 20 % of the active requests, at least 10."""
     max_requests_per_connection: int = 0
     """0: no limit."""
     connect_timeout_s: float = 10.0
