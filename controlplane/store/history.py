@@ -1,10 +1,9 @@
 """The newest transactions in memory, so that watches and reads a little in the past need no disk."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
-from controlplane.store.index import size_of
 from controlplane.store.protocol import Event, KeyValue
 
 
@@ -16,18 +15,20 @@ class History:
         self._limit_revisions = limit_revisions
         self._bytes = 0
         self._window: deque[tuple[int, tuple[Event, ...]]] = deque()
+        self._sizes: deque[int] = deque()
 
     def covers(self, revision: int) -> bool:
         """Every transaction from `revision` on is here."""
         return bool(self._window) and self._window[0][0] <= revision
 
-    def append(self, revision: int, events: tuple[Event, ...]) -> None:
-        """Add the next transaction."""
+    def append(self, revision: int, events: tuple[Event, ...], size: int) -> None:
+        """Add the next transaction. `size`: bytes that its new versions take; the old ones are those of earlier ones."""
         self._window.append((revision, events))
-        self._bytes += _weight(events)
+        self._sizes.append(size)
+        self._bytes += size
         while len(self._window) > self._limit_revisions or (self._bytes > self._limit_bytes and len(self._window) > 1):
-            _, dropped = self._window.popleft()
-            self._bytes -= _weight(dropped)
+            self._window.popleft()
+            self._bytes -= self._sizes.popleft()
 
     def since(self, revision: int, limit: int) -> list[tuple[int, tuple[Event, ...]]]:
         """Up to `limit` transactions from `revision` on, in order. Call only when `covers(revision)`."""
@@ -46,7 +47,3 @@ class History:
     def _events_after(self, revision: int) -> Iterator[Event]:
         for _, events in islice(self._window, max(revision + 1 - self._window[0][0], 0), None):
             yield from events
-
-
-def _weight(events: Sequence[Event]) -> int:
-    return sum(size_of(event.kv) + (size_of(event.previous) if event.previous else 0) for event in events)

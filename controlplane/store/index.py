@@ -15,6 +15,8 @@ from controlplane.store.wire import ROW_BITS
 
 _OVERHEAD_BYTES = 250
 """What one cached version costs besides its key and value."""
+TOMBSTONE_BYTES = 350
+"""What the memory of a deletion costs, with the event that shows it."""
 
 
 @dataclass(slots=True, eq=False)

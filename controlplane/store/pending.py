@@ -7,8 +7,9 @@ told, and its changes are shown, only when it and all before it are on disk.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from controlplane.store.index import Entry, size_of
+from controlplane.store.index import TOMBSTONE_BYTES, Entry, size_of
 from controlplane.store.protocol import (
     Compare,
     Delete,
@@ -21,7 +22,17 @@ from controlplane.store.protocol import (
     Revision,
     TxnResult,
 )
-from controlplane.store.wire import MAX_OPS, ROW_BITS, Row
+from controlplane.store.wire import MAX_OPS, ROW_BITS, Column
+
+
+class Outcome(Protocol):
+    """What this room uses of asyncio.Future."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: TxnResult, /) -> None: ...
+
+    def set_exception(self, exception: Exception, /) -> None: ...
 
 
 @dataclass(slots=True)
@@ -46,8 +57,18 @@ class Commit:
     size: int = 0
     seq: int = 0
     """The batch that carries it."""
-    on_done: Callable[[TxnResult], None] | None = None
-    on_failed: Callable[[Exception], None] | None = None
+    outcome: Outcome | None = None
+    """Whom to tell."""
+
+    def finish(self, revision: int) -> None:
+        """Tell the caller that it is durable; `revision` is the store's."""
+        if self.outcome is not None and not self.outcome.done():
+            self.outcome.set_result(self.result(revision))
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller that it was not stored."""
+        if self.outcome is not None and not self.outcome.done():
+            self.outcome.set_exception(error)
 
     def describe(self, entry: Entry | None) -> int:
         """Add a key's state to the report; returns its place."""
@@ -105,7 +126,7 @@ class Pending:
         entry = self._overlay.get(key)
         return self._durable(key) if entry is None else entry
 
-    def decide(self, compares: Sequence[Compare], ops: Sequence[Op]) -> tuple[Commit, list[Row]]:
+    def decide(self, compares: Sequence[Compare], ops: Sequence[Op]) -> tuple[Commit, list[Column]]:
         """Decide a transaction and queue it. Returns it with the rows to store. Raises ValueError."""
         if len(ops) > 1:
             _check_ops(ops)
@@ -142,10 +163,10 @@ class Pending:
         self.commits.append(commit)
         return commit
 
-    def _succeeded(self, ops: Sequence[Op]) -> tuple[Commit, list[Row]]:
+    def _succeeded(self, ops: Sequence[Op]) -> tuple[Commit, list[Column]]:
         revision = self._revision + 1
         commit = Commit(revision, succeeded=True)
-        rows: list[Row] = []
+        rows: list[Column] = []
         for op in ops:
             previous = self.latest(op.key)
             if previous is not None and not previous.version:
@@ -153,10 +174,10 @@ class Pending:
             place = commit.describe(previous)
             if previous is None and isinstance(op, Delete):
                 continue
-            entry = _next_version(op, revision, (revision << ROW_BITS) + len(rows), previous)
+            entry = _next_version(op, revision, (revision << ROW_BITS) + len(commit.changes), previous)
             commit.changes.append(Change(entry, place, previous))
-            rows.append(_row(entry, previous, op))
-            commit.size += size_of(entry.kv) if entry.kv is not None else len(entry.key)
+            rows += _row(entry, previous, op)
+            commit.size += size_of(entry.kv) if entry.kv is not None else TOMBSTONE_BYTES
             self._overlay[op.key] = entry
         if rows:
             self._revision = revision
@@ -185,7 +206,7 @@ def _next_version(op: Op, revision: int, row: int, previous: Entry | None) -> En
     return Entry(op.key, row, 0, 0, LeaseId(0), None)
 
 
-def _row(entry: Entry, previous: Entry | None, op: Op) -> Row:
+def _row(entry: Entry, previous: Entry | None, op: Op) -> tuple[Column, ...]:
     value = op.value if isinstance(op, Put) else None
     before = previous.row if previous is not None else 0
     return (entry.row, before, entry.create_revision, entry.version, entry.lease, entry.key, value)

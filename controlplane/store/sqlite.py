@@ -45,7 +45,7 @@ from controlplane.store.reader import Loaded, Reader
 from controlplane.store.reads import Position, Reads
 from controlplane.store.replay import Replay
 from controlplane.store.watches import Watcher, Watches
-from controlplane.store.wire import Batch, Row
+from controlplane.store.wire import Batch, Column
 
 _LEASE_RETRY_S: Final = 1.0
 
@@ -154,14 +154,13 @@ class SqliteStore:
                 self._leases.require(op.lease).keys.add(op.key)
         commit, rows = self._pending.decide(compares, ops)
         outcome: asyncio.Future[TxnResult] = self._loop.create_future()
-        commit.on_done = lambda result: None if outcome.done() else outcome.set_result(result)
-        commit.on_failed = lambda exc: None if outcome.done() else outcome.set_exception(exc)
+        commit.outcome = outcome
         if commit.holes:
             self._fetch(commit)
         self._enqueue(commit, rows)
         return outcome
 
-    def _enqueue(self, commit: Commit, rows: list[Row]) -> None:
+    def _enqueue(self, commit: Commit, rows: list[Column]) -> None:
         self._unshown_bytes += commit.size
         if rows:
             self._next.rows += rows
@@ -220,8 +219,7 @@ class SqliteStore:
         error = f"the store could not write ({reason}): free disk space or raise the quota; nothing was stored"
         for commit in dropped:
             self._unshown_bytes -= commit.size
-            if commit.on_failed is not None:
-                commit.on_failed(StoreFullError(error))
+            commit.fail(StoreFullError(error))
         self._show_durable()
 
     def on_writer_ended(self, reason: str) -> None:
@@ -235,8 +233,7 @@ class SqliteStore:
             self._unshown_bytes -= commit.size
             if commit.changes:
                 self._show(commit)
-            if commit.on_done is not None:
-                commit.on_done(commit.result(self._position.revision))
+            commit.finish(self._position.revision)
         if not commits:
             _wake(self._idle)
         if self._room and self._unshown_bytes <= self._config.pending_bytes:
@@ -254,7 +251,7 @@ class SqliteStore:
             if previous is not None and previous.lease not in (NO_LEASE, entry.lease):
                 self._detach(previous.lease, entry.key)
         self._position.revision = commit.revision
-        self._history.append(commit.revision, events)
+        self._history.append(commit.revision, events, commit.size)
         self._watches.show(commit.revision, events)
 
     # Watches
@@ -394,8 +391,7 @@ class SqliteStore:
         if self._lease_timer is not None:
             self._lease_timer.cancel()
         for commit in self._pending.drop(0):
-            if commit.on_failed is not None:
-                commit.on_failed(StoreClosedError(str(reason)))
+            commit.fail(StoreClosedError(str(reason)))
         _wake(self._room)
         _wake(self._idle)
         self._watches.lose_all(reason)

@@ -12,8 +12,9 @@ import msgspec
 
 HEADER: Final = struct.Struct(">I")
 
-Row = tuple[int, int, int, int, int, bytes, bytes | None]
-"""(id, id of the key's previous version or 0, create_revision, version, lease, key, value or None for a deletion)."""
+Column = int | bytes | None
+ROW_COLUMNS: Final = 7
+"""id, id of the key's previous version or 0, create_revision, version, lease, key, value or None for a deletion."""
 
 ROW_BITS: Final = 16
 """A row's id is `revision << ROW_BITS | position in the transaction`: rowid order is history."""
@@ -31,7 +32,8 @@ class Batch(msgspec.Struct, array_like=True):
     seq: int
     epoch: int
     """Grows when the writer refused a batch; later batches of the refused epoch are dropped."""
-    rows: list[Row]
+    rows: list[Column]
+    """ROW_COLUMNS values for each row, one after the other: what SQLite takes, without a tuple per row."""
     granted: list[tuple[int, float]]
     """New leases: (id, TTL in seconds)."""
     dropped: list[int]

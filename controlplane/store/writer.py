@@ -14,18 +14,21 @@ import threading
 import time
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from controlplane.store import schema
-from controlplane.store.wire import Answer, AnswerKind, Batch, FrameBuffer, Row, first_row, frame
+from controlplane.store.wire import ROW_COLUMNS, Answer, AnswerKind, Batch, Column, FrameBuffer, first_row, frame
 
 _ROWS_PER_INSERT: Final = 128
 _GROUP_BYTES: Final = 8 << 20
 """Stop gathering a group at this size, so that one commit stays short."""
 _WAL_PAGES_PER_CHECKPOINT: Final = 10_000
+_PAGES_PER_COMMIT: Final = 3
+"""Pages that every commit writes again: the table's last leaf and the inner pages above it."""
+_PAGE_FILL_BYTES: Final = 3072
+"""Of a 4 KiB page, what is filled when rows are appended. An estimate is enough."""
 _SCRUB_ROWS: Final = 200
 _SCRUB_EVERY_S: Final = 0.005
 """While writes wait, compaction takes at most one step in this time."""
@@ -51,9 +54,14 @@ class Checkpointer:
         self._pages = 0
         self._thread: threading.Thread | None = None
 
-    def note(self, wal: Path, page_size: int) -> None:
-        """Start a round when the log has grown enough."""
-        if self._thread is None and wal.stat().st_size // page_size > _WAL_PAGES_PER_CHECKPOINT:
+    def note(self, size_bytes: int) -> None:
+        """A commit of so many bytes was made; start a round when the log has grown enough.
+
+        The log file's own size says nothing: SQLite writes it again from the beginning without making it shorter.
+        """
+        self._pages += _PAGES_PER_COMMIT + size_bytes // _PAGE_FILL_BYTES
+        if self._thread is None and self._pages > _WAL_PAGES_PER_CHECKPOINT:
+            self._pages = 0
             self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
             self._thread.start()
 
@@ -121,10 +129,11 @@ class Writer:
         self._page_size = int(self._db.execute("PRAGMA page_size").fetchone()[0])
         if quota_bytes:
             self._db.execute(f"PRAGMA max_page_count = {max(quota_bytes // self._page_size, 16)}")
-        self._wal = Path(path + "-wal")
         self._checkpointer = Checkpointer(path)
         self._scrubber = Scrubber(self._db)
         self._refused_epoch = -1
+        self._taken = 0
+        """Bytes of the last group, as they came."""
 
     def run(self) -> None:
         """Serve until the store closes its end."""
@@ -141,7 +150,7 @@ class Writer:
                     return
                 self._commit(batches)
                 self._checkpointer.finish(self._db)
-                self._checkpointer.note(self._wal, self._page_size)
+                self._checkpointer.note(self._taken)
 
     def close(self) -> None:
         """Fold the log into the file and release it."""
@@ -153,12 +162,12 @@ class Writer:
     def _gather(self) -> list[Batch] | None:
         """At least one batch and all that is already here; None when the store has closed."""
         batches: list[Batch] = []
-        taken = 0
-        while not batches or (taken < _GROUP_BYTES and self._has_input(0.0)):
+        self._taken = 0
+        while not batches or (self._taken < _GROUP_BYTES and self._has_input(0.0)):
             data = self._channel.recv(1 << 20)
             if not data:
                 return batches or None
-            taken += len(data)
+            self._taken += len(data)
             batches.extend(self._decoder.decode(payload) for payload in self._frames.feed(data))
         return batches
 
@@ -168,7 +177,7 @@ class Writer:
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._insert([row for batch in wanted for row in batch.rows])
+            self._insert(list(chain.from_iterable(batch.rows for batch in wanted)))
             self._store_numbers(wanted)
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as exc:
@@ -186,11 +195,12 @@ class Writer:
         self._refused_epoch = epoch
         self._answer(AnswerKind.REFUSED, epoch, reason)
 
-    def _insert(self, rows: Sequence[Row]) -> None:
-        for start in range(0, len(rows), _ROWS_PER_INSERT):
-            part = rows[start : start + _ROWS_PER_INSERT]
-            marks = ",".join(["(?,?,?,?,?,?,?)"] * len(part))
-            self._db.execute(f"INSERT INTO log VALUES {marks}", list(chain.from_iterable(part)))
+    def _insert(self, columns: Sequence[Column]) -> None:
+        most = _ROWS_PER_INSERT * ROW_COLUMNS
+        for start in range(0, len(columns), most):
+            part = columns[start : start + most]
+            marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // ROW_COLUMNS))
+            self._db.execute(f"INSERT INTO log VALUES {marks}", part)
 
     def _store_numbers(self, batches: Sequence[Batch]) -> None:
         granted = [lease for batch in batches for lease in batch.granted]
