@@ -81,9 +81,9 @@ async def serve(config: TracesConfig) -> AsyncIterator[RunningTraces]:
         otlp_port = receiver.add_insecure_port(config.otlp_address)
     except RuntimeError as exc:
         raise TracesError(f"can't listen for spans on {config.otlp_address}: {exc}") from exc
-    await receiver.start()
     runner = web.AppRunner(_query_application(buffer), access_log=None)
     try:
+        await receiver.start()
         await runner.setup()
         query_port = await _listen(runner, config)
         yield RunningTraces(buffer, otlp_port, query_port)

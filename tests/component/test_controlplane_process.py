@@ -187,7 +187,7 @@ def test_part_that_fails_ends_the_process_and_is_named(tmp_path: Path) -> None:
             process = await _start(tmp_path, config)
             assert await process.ended() == 1
         assert "can't listen for queries" in process.text()
-        assert "Traceback" not in process.text()
+        assert "Traceback" not in process.text(), process.text()
 
     asyncio.run(scenario())
 
