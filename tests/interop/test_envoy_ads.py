@@ -3,48 +3,26 @@
 import asyncio
 import socket
 import tempfile
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from mesh.xds.envoy_bootstrap import EnvoyIdentity, render_envoy_bootstrap
 from tests.component.discovery_harness import NAMESPACE, Mesh, eventually, running_mesh
+from tests.component.discovery_traffic import REQUESTS, ask, has_listener, shares, upstream
 
 pytestmark = pytest.mark.interop
 
 ENVOY = Path(__file__).parents[2] / ".envoy/lib/python3.11/site-packages/envoy/_bin/envoy"
-REQUESTS = 400
-PROXY_PORT = 15001
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def upstream(text: str) -> AsyncIterator[int]:
-    """A server that answers `text`."""
-
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(text=text)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -69,28 +47,6 @@ async def envoy(mesh: Mesh, folder: Path, *, uses_delta: bool) -> AsyncIterator[
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 10)
-
-
-async def ask(session: aiohttp.ClientSession, host: str, path: str = "/") -> tuple[int, str]:
-    async with session.get(f"http://127.0.0.1:{PROXY_PORT}{path}", headers={"Host": host}) as answer:
-        return answer.status, await answer.text()
-
-
-async def has_listener(session: aiohttp.ClientSession) -> bool:
-    try:
-        status, _ = await ask(session, "web")
-    except aiohttp.ClientError:
-        return False
-    return status == 200
-
-
-async def shares(session: aiohttp.ClientSession, host: str) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for _ in range(REQUESTS):
-        status, text = await ask(session, host)
-        assert status == 200, text
-        found[text] += 1
-    return found
 
 
 async def _splits(uses_delta: bool) -> None:
