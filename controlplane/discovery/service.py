@@ -113,11 +113,11 @@ class Discovery:
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         async with serve_monitor(self.publisher, self._config) as self.monitor_port:
-            await self.ads.start()
-            logger.info("discovery serves", extra={"ads_port": self.ads.port, "monitor_port": self.monitor_port})
-            spawn(group, self._ensure_system_services(), name="system services")
-            self.is_serving.set()
             try:
+                await self.ads.start()
+                logger.info("discovery serves", extra={"ads_port": self.ads.port, "monitor_port": self.monitor_port})
+                spawn(group, self._ensure_system_services(), name="system services")
+                self.is_serving.set()
                 await asyncio.Event().wait()
             finally:
                 await self.ads.stop()

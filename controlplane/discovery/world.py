@@ -12,14 +12,21 @@ class Dirty:
     """What has changed since the last build."""
 
     is_structural: bool = False
-    """Services, policies or pods' labels: anything but endpoints coming and going."""
+    """Services, DestinationRules or pods' labels: anything may have to be built again."""
+    has_new_routes: bool = False
+    """VirtualServices: only routes have to be built again."""
     endpoints_of: set[ObjectKey] = field(default_factory=set)
     """Services whose endpoints changed."""
     has_removals: bool = False
     """An endpoint has gone: publish at once."""
 
     def __bool__(self) -> bool:
-        return self.is_structural or bool(self.endpoints_of)
+        return self.is_structural or self.has_new_routes or bool(self.endpoints_of)
+
+    @property
+    def has_new_policies(self) -> bool:
+        """Policies have to be compiled again: they, or what they refer to, changed."""
+        return self.is_structural or self.has_new_routes
 
 
 class World:
@@ -101,7 +108,7 @@ class World:
             self.virtual_services.pop(key, None)
         else:
             self.virtual_services[key] = policy
-        self.dirty.is_structural |= not _same_policy(old, policy)
+        self.dirty.has_new_routes |= not _same_policy(old, policy)
 
     def put_destination_rule(self, key: ObjectKey, policy: DestinationRule | None) -> None:
         """Add, replace or (None) remove a DestinationRule. Changes of the status touch nothing."""

@@ -103,7 +103,7 @@ class Built:
     def build(self, *scopes: Scope) -> Tables:
         """The tables of the first scope, from what is dirty."""
         dirty = self.world.take_dirty()
-        if dirty.is_structural or self.snapshot.serial == 0:
+        if dirty.has_new_policies or self.snapshot.serial == 0:
             self.builder.settle_policies()
         wanted = scopes or (SCOPE,)
         self.snapshot = self.builder.build(dirty, wanted)
