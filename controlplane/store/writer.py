@@ -10,7 +10,6 @@ import select
 import socket
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from itertools import chain
@@ -19,65 +18,15 @@ from typing import Final
 import msgspec
 
 from controlplane.store import schema
+from controlplane.store.wal import Checkpointer, WalSpace, connect
 from controlplane.store.wire import ROW_COLUMNS, Answer, AnswerKind, Batch, Column, FrameBuffer, first_row, frame
 
 _ROWS_PER_INSERT: Final = 128
 _GROUP_BYTES: Final = 8 << 20
 """Stop gathering a group at this size, so that one commit stays short."""
-_WAL_PAGES_PER_CHECKPOINT: Final = 10_000
-_PAGES_PER_COMMIT: Final = 3
-"""Pages that every commit writes again: the table's last leaf and the inner pages above it."""
-_PAGE_FILL_BYTES: Final = 3072
-"""Of a 4 KiB page, what is filled when rows are appended. An estimate is enough."""
 _SCRUB_ROWS: Final = 200
 _SCRUB_EVERY_S: Final = 0.005
 """While writes wait, compaction takes at most one step in this time."""
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, cached_statements=2 * _ROWS_PER_INSERT, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA wal_autocheckpoint = 0")
-    return db
-
-
-class Checkpointer:
-    """Copies the write-ahead log into the file from a thread; SQLite releases the interpreter lock meanwhile.
-
-    A passive checkpoint never makes the writer wait. It can't finish while writes go on, so `finish` does the small rest
-    between two commits; after that SQLite starts the log again from its beginning.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._pages = 0
-        self._thread: threading.Thread | None = None
-
-    def note(self, size_bytes: int) -> None:
-        """A commit of so many bytes was made; start a round when the log has grown enough.
-
-        The log file's own size says nothing: SQLite writes it again from the beginning without making it shorter.
-        """
-        self._pages += _PAGES_PER_COMMIT + size_bytes // _PAGE_FILL_BYTES
-        if self._thread is None and self._pages > _WAL_PAGES_PER_CHECKPOINT:
-            self._pages = 0
-            self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-            self._thread.start()
-
-    def finish(self, db: sqlite3.Connection) -> None:
-        """After the thread's round: copy what was written meanwhile."""
-        if self._thread is not None and not self._thread.is_alive():
-            self._thread.join()
-            self._thread = None
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-    def _run(self) -> None:
-        db = _connect(self._path)
-        try:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        finally:
-            db.close()
 
 
 class Scrubber:
@@ -124,13 +73,14 @@ class Writer:
         self._frames = FrameBuffer()
         self._decoder = msgspec.msgpack.Decoder(Batch)
         self._encoder = msgspec.msgpack.Encoder()
-        self._db = _connect(path)
+        self._db = connect(path)
         schema.prepare(self._db)
         self._page_size = int(self._db.execute("PRAGMA page_size").fetchone()[0])
         if quota_bytes:
             self._db.execute(f"PRAGMA max_page_count = {max(quota_bytes // self._page_size, 16)}")
         self._checkpointer = Checkpointer(path)
         self._scrubber = Scrubber(self._db)
+        self._space = WalSpace(path)
         self._refused_epoch = -1
         self._taken = 0
         """Bytes of the last group, as they came."""
@@ -140,10 +90,13 @@ class Writer:
         self._answer(AnswerKind.READY, 0)
         last_step = 0.0
         while True:
-            waiting = self._has_input(0.0 if self._scrubber.is_busy else None)
+            is_busy = self._scrubber.is_busy or self._space.is_short
+            waiting = self._has_input(0.0 if is_busy else None)
             if self._scrubber.is_busy and (not waiting or time.monotonic() - last_step > _SCRUB_EVERY_S):
                 self._scrub()
                 last_step = time.monotonic()
+            elif self._space.is_short and not waiting:
+                self._space.grow()
             if waiting:
                 batches = self._gather()
                 if batches is None:
