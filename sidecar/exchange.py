@@ -51,6 +51,7 @@ class Exchange:
         "attempts",
         "branch",
         "branch_index",
+        "budget_waits",
         "closes",
         "connection",
         "detail",
@@ -68,6 +69,7 @@ class Exchange:
         "is_waiting",
         "last_move",
         "method",
+        "needs_budget",
         "out",
         "plane",
         "replay",
@@ -124,6 +126,8 @@ class Exchange:
         self.is_dirty = False
         self.attempts = 1
         self.stale_retries = 0
+        self.budget_waits = 0
+        self.needs_budget = True
         self.tried: list[EndpointState] = []
         self.status = 0
         self.flags = flag.NONE

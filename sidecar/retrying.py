@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from sidecar.exchange import Exchange
     from sidecar.upstream import UpstreamConnection
 
+BUDGET_WAIT_S = 0.02
+MAX_BUDGET_WAITS = 25
+
 
 def may_repeat(exchange: "Exchange") -> bool:
     """Whether the request may be sent again although bytes of it have left."""
@@ -35,7 +38,7 @@ def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, byt
     policy = exchange.route.retry
     if policy is not None and policy.wants_failure(failure, bytes_sent=bytes_sent):
         if not bytes_sent or may_repeat(exchange):
-            if _schedule_retry(exchange, host.cluster):
+            if _schedule_retry(exchange, host.cluster, bytes_sent=bytes_sent):
                 return
             if exchange.attempts > policy.max_retries:
                 flags = flag.join(flags, flag.RETRIES_EXHAUSTED)
@@ -46,20 +49,22 @@ def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, byt
     exchange.reply_with(status, flags, detail)
 
 
-def _schedule_retry(exchange: "Exchange", cluster: ClusterState) -> bool:
-    """Wait a little, then try another host. False: no more tries, the body is gone, or the budget is used up."""
+def _schedule_retry(exchange: "Exchange", cluster: ClusterState, *, bytes_sent: bool) -> bool:
+    """Try another host in a little while. False: no more tries, the body is gone, or retries are not allowed at all."""
     policy = exchange.route.retry
     if policy is None or exchange.attempts > policy.max_retries or not exchange.has_replay:
         return False
     settle_retry(exchange)
-    if not cluster.may_retry():
-        exchange.detail = "retry budget used up"
+    exchange.is_dirty = True
+    # Nothing was delivered, so another attempt adds no load: it needs no place in the budget.
+    exchange.needs_budget = bytes_sent
+    if bytes_sent and not cluster.config.limits.retry_budget.is_open:
+        exchange.detail = "retries are switched off by the cluster's budget"
         exchange.flags = flag.UPSTREAM_OVERFLOW
         return False
-    cluster.retries += 1
-    exchange.is_retrying = exchange.is_dirty = True
     delay_s = policy.backoff.delay_s(exchange.attempts, exchange.plane.rng)
     exchange.attempts += 1
+    exchange.budget_waits = 0
     exchange.is_plain = False
     exchange.retry_timer = exchange.plane.loop.call_later(delay_s, _retry, exchange)
     return True
@@ -71,8 +76,26 @@ def _retry(exchange: "Exchange") -> None:
     cluster = exchange.branch.cluster
     assert cluster is not None
     exchange.last_move = now
+    if exchange.needs_budget:
+        if not cluster.may_retry():
+            _wait_for_budget(exchange)
+            return
+        cluster.retries += 1
+        exchange.is_retrying = True
     exchange.extend_deadline(now)
     exchange.attempt(other_host(exchange), cluster, now)
+
+
+def _wait_for_budget(exchange: "Exchange") -> None:
+    """DEVIATION: Envoy fails the request at once; when one endpoint of several dies, a burst of its requests needs more retries
+    at once than the budget has. Here they wait for their turn, for half a second or so."""
+    exchange.budget_waits += 1
+    if exchange.budget_waits > MAX_BUDGET_WAITS:
+        exchange.ended_at = exchange.tried[-1]
+        exchange.reply_with(503, flag.UPSTREAM_OVERFLOW, "no place in the retry budget")
+        return
+    delay_s = BUDGET_WAIT_S * (0.5 + exchange.plane.rng.random())
+    exchange.retry_timer = exchange.plane.loop.call_later(delay_s, _retry, exchange)
 
 
 def other_host(exchange: "Exchange") -> EndpointState | None:
@@ -109,7 +132,7 @@ def try_elsewhere(
         return False
     host = upstream.host
     exchange.tried.append(host)
-    if not _schedule_retry(exchange, host.cluster):
+    if not _schedule_retry(exchange, host.cluster, bytes_sent=True):
         policy = exchange.route.retry
         if policy is not None and exchange.attempts > policy.max_retries:
             exchange.flags = flag.RETRIES_EXHAUSTED

@@ -71,7 +71,8 @@ class DeadlineWheel:
 
     def turn(self, now: float) -> None:
         """Look at everything whose time has come."""
-        while self._due and self._due[0] * _GRAIN_S <= now + _GRAIN_S / 2:
+        # Strictly past: an entry put back while turning is later than `now`, so this ends.
+        while self._due and self._due[0] * _GRAIN_S <= now:
             slot = heapq.heappop(self._due)
             for item in self._slots.pop(slot):
                 self._look_at(item, slot * _GRAIN_S, now)

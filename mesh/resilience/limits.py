@@ -21,7 +21,7 @@ class CircuitLimits:
     max_requests: int = 1024
     """Requests in flight, >= 1. One more is answered 503 (flag UO)."""
     retry_budget: RetryBudget = DEFAULT_BUDGET
-    """Retries in flight. One more is not made and the failure goes to the client."""
+    """Retries in flight. One more waits a little, then it is not made (flag UO)."""
 
 
 DEFAULT_LIMITS = CircuitLimits()

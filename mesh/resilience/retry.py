@@ -157,6 +157,11 @@ class RetryBudget:
     min_concurrency: int = 3
     """Always allowed. Source: Envoy RetryBudget.min_retry_concurrency."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can allow a retry at all."""
+        return self.percent > 0 or self.min_concurrency > 0
+
     def allows(self, *, active_requests: int, active_retries: int) -> bool:
         """Whether one more retry may start now."""
         return active_retries < max(self.min_concurrency, int(active_requests * self.percent / 100.0))

@@ -1,6 +1,7 @@
 """Retries, ejection, limits and timeouts of the data plane, over real sockets."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from dataclasses import replace
@@ -183,6 +184,37 @@ def test_retry_budget_bounds_retries() -> None:
             async with running(config) as plane, client(plane) as user:
                 assert (await user.ask()).status == 503
                 assert len(bad.requests) == 1
+                assert total(plane, 503, "UO") == 1
+
+    run(body())
+
+
+def test_burst_of_failures_waits_for_the_budget_and_loses_nothing() -> None:
+    async def body() -> None:
+        limits = CircuitLimits(retry_budget=RetryBudget(percent=0.0, min_concurrency=1))
+        async with origin(lambda _: ERROR) as bad, origin() as good, contextlib.AsyncExitStack() as stack:
+            config = snapshot([cluster("c", bad.port, good.port, limits=limits)], [forward("c", retry=policy())])
+            plane = await stack.enter_async_context(running(config))
+            users = [await stack.enter_async_context(client(plane)) for _ in range(20)]
+            for user in users:
+                user.get()
+            assert {(await user.response()).status for user in users} == {200}
+            assert len(bad.requests) > 3
+            assert plane.plane.clusters["c"].retries == 0
+
+    run(body())
+
+
+def test_retries_that_find_no_place_in_the_budget_give_up_in_time() -> None:
+    async def body() -> None:
+        limits = CircuitLimits(retry_budget=RetryBudget(percent=0.0, min_concurrency=1))
+        async with origin(lambda _: ERROR) as bad:
+            config = snapshot([cluster("c", bad.port, limits=limits)], [forward("c", retry=policy())])
+            async with running(config) as plane, client(plane) as user:
+                plane.plane.clusters["c"].retries = 1
+                answer = await user.ask()
+                assert answer.status == 503
+                assert b"retry budget" in answer.body
                 assert total(plane, 503, "UO") == 1
 
     run(body())

@@ -87,6 +87,20 @@ def test_far_deadline_is_reached_in_steps() -> None:
     turned(work)
 
 
+@pytest.mark.parametrize("early", [0.0, 0.0005, 0.005, 0.0077])
+def test_turn_that_comes_too_early_ends_and_the_next_one_fires(early: float) -> None:
+    def work(wheel: DeadlineWheel) -> None:
+        item = Item(100.1)
+        wheel.watch(item, 100.0)
+        due = item.wheel_at
+        item.deadline = due - early / 2
+        wheel.turn(due - early)
+        wheel.turn(due + 0.001)
+        assert len(item.fired) == 1
+
+    turned(work)
+
+
 def test_handler_may_set_the_next_deadline() -> None:
     def work(wheel: DeadlineWheel) -> None:
         item = Item(100.1, after=lambda now: now + 0.1)
