@@ -4,6 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,12 +31,12 @@ class OrdinaryUser:
         return [*_drop_rights(), "env", *assignments, *words]
 
 
-def own(path: Path) -> None:
-    """Give a folder to the ordinary user, and let it reach it."""
-    os.chown(path, _ID, _ID)
-    for parent in path.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder of the ordinary user. Not pytest's tmp_path: each pytest that starts closes its parent to other users."""
+    with tempfile.TemporaryDirectory(prefix="ordinary-") as folder:
+        os.chown(folder, _ID, _ID)
+        yield Path(folder)
 
 
 def _drop_rights() -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from mesh.cli.errors import CommandError
 from mesh.cli.home import HomeLock, last_api_port, prepare_home
-from mesh.cli.readiness import Readiness, probe
+from mesh.cli.readiness import Readiness, probe, remove_surplus_nodes
 from mesh.net.port_helper import PortHelper
 from mesh.net.tasks import cancel_and_wait, spawn
 
@@ -99,7 +99,8 @@ class _Pipes:
 async def launch(options: LaunchOptions, report: Report, stop: asyncio.Event) -> int:
     """Run a cluster until `stop` is set or it ends by itself. Returns the exit code. Raises CommandError when it can't start.
 
-    Reports: `starting`, what the cluster reports (`network`, `started`, `ended`, `stopping`), `api`, `ready`, `failed`, `stopped`.
+    Reports: `starting`, what the cluster reports (`network`, `started`, `ended`, `stopping`), `api`, `nodes_removed`, `ready`, `failed`,
+    `stopped`.
     """
     prepare_home(options.home)
     with HomeLock(options.home) as lock, listen_for_api(options) as listener:
@@ -123,6 +124,7 @@ class _Launch:
         self._stop = stop
         self._api_port = api_port
         self._started_at = time.monotonic()
+        self._started_wall = time.time()
         self._ends: Counter[str] = Counter()
         """How often each process has ended by itself."""
 
@@ -211,17 +213,24 @@ class _Launch:
                 is_api_reported = True
                 self._report("api", seconds=self._elapsed_s())
             if seen.is_api_ready and wanted <= set(seen.ready_nodes):
+                await self._remove_surplus(seen)
                 kubeconfig = str(self._options.home / "kubeconfig")
                 self._report("ready", seconds=self._elapsed_s(), kubeconfig=kubeconfig, nodes=len(wanted))
                 return True
             await asyncio.sleep(_PROBE_PERIOD_S)
         return False
 
+    async def _remove_surplus(self, seen: Readiness) -> None:
+        home, nodes = self._options.home, self._options.nodes
+        removed = await asyncio.to_thread(remove_surplus_nodes, home, self._api_port, seen.all_nodes, nodes)
+        if removed:
+            self._report("nodes_removed", nodes=list(removed), seconds=self._elapsed_s())
+
     def _probe(self) -> Readiness:
         # Before the first start's certificates exist there is nobody to ask.
         if not (self._options.home / "kubeconfig").exists():
             return Readiness(is_api_ready=False)
-        return probe(self._options.home, self._api_port)
+        return probe(self._options.home, self._api_port, self._started_wall)
 
     async def _relay_progress(self, fd: int) -> None:
         reader = asyncio.StreamReader(limit=1 << 16)

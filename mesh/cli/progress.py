@@ -42,6 +42,8 @@ def describe(event: str, fields: dict[str, Any]) -> str | None:
             return _step(
                 fields["name"], click.style(f"ended with status {fields['exit_code']}; {again}", fg="yellow"), fields
             )
+        case "nodes_removed":
+            return _step("nodes", f"removed from an earlier run: {', '.join(fields['nodes'])}", fields)
         case "api":
             return _step("API", "ready", fields)
         case "ready":

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.ordinary_user import OrdinaryUser, as_ordinary_user, own
+from tests.ordinary_user import OrdinaryUser, as_ordinary_user, own_folder
 
 pytestmark = pytest.mark.e2e
 
@@ -132,10 +132,12 @@ def user(request: pytest.FixtureRequest) -> OrdinaryUser | None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, user: OrdinaryUser | None) -> Path:
-    if user is not None:
-        own(tmp_path)
-    return tmp_path / "home"
+def home(tmp_path: Path, user: OrdinaryUser | None) -> Iterator[Path]:
+    if user is None:
+        yield tmp_path / "home"
+    else:
+        with own_folder() as folder:
+            yield folder / "home"
 
 
 def test_kill_9_of_the_launcher_leaves_nothing(home: Path, user: OrdinaryUser | None) -> None:
@@ -170,6 +172,18 @@ def test_a_process_that_is_killed_is_started_again(home: Path) -> None:
         os.kill(agents[0], signal.SIGKILL)
         assert launcher.wait_for("ended", name="node-1")["exit_code"] == -signal.SIGKILL
         assert launcher.wait_for("started", name="node-1")["starts"] == 2
+
+
+def test_a_smaller_second_start_forgets_the_nodes_of_the_first(home: Path, user: OrdinaryUser | None) -> None:
+    for nodes in ("2", "1"):
+        with launched(home, user, "--nodes", nodes) as launcher:
+            launcher.wait_for("ready")
+            launcher.process.send_signal(signal.SIGTERM)
+            launcher.wait_for("stopped")
+    removed = [event["nodes"] for event in launcher.events if event["event"] == "nodes_removed"]
+    assert removed == [["node-2"]]
+    starts = [event for event in launcher.events if event["event"] == "started" and event["name"] == "node-1"]
+    assert len(starts) == 1, "ready before its agent had started"
 
 
 def _mesh(home: Path, *words: str) -> subprocess.CompletedProcess[str]:

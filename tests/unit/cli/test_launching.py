@@ -105,6 +105,7 @@ def test_progress_is_plain_lines_in_a_pipe_and_objects_as_json() -> None:
         ("ended", {"name": "node-1", "exit_code": -9, "retry_in_s": 0.2, "seconds": 5.0}),
         ("started", {"name": "node-1", "pid": 8, "starts": 2, "seconds": 5.2}),
         ("api", {"seconds": 1.0}),
+        ("nodes_removed", {"nodes": ["node-4"], "seconds": 2.0}),
         ("ready", {"seconds": 2.345, "kubeconfig": "/h/kubeconfig", "nodes": 3}),
         ("failed", {"reason": "why"}),
         ("something newer", {}),
