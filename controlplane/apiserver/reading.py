@@ -125,7 +125,7 @@ async def watch_objects(
             if options.send_initial_events and options.allow_bookmarks:
                 stream.write(bookmark(kind, revision, ends_initial_events=True))
         await _follow(core, stream, view, key_range(kind, namespace, selection), selection, revision, options)
-    if not stream.was_cut:
+    if not stream.was_cut and not transport.is_closing():
         await response.write_eof()
     return response
 

@@ -19,7 +19,7 @@ from controlplane.discovery.proxies import ConnectedProxy, ProxyIdentity, read_i
 from controlplane.discovery.publisher import Publisher
 from controlplane.discovery.resources import SHORT_NAMES
 from controlplane.discovery.stream import Request, Response
-from mesh.net.tasks import cancel_and_wait, spawn
+from mesh.net.tasks import cancel_and_wait, run_to_end, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class AdsServer:
         except RuntimeError as exc:
             raise DiscoveryConfigError(f"ADS can't listen on {address}: {exc}") from exc
         self._server = server
-        await server.start()
+        await run_to_end(server.start())  # grpc.aio can't stop a server whose start was cancelled
 
     async def stop(self) -> None:
         """End every stream and the server."""

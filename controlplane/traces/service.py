@@ -21,6 +21,7 @@ from controlplane.traces.decode import decode_spans
 from controlplane.traces.errors import TracesError
 from mesh.identity.pki import KeyPair
 from mesh.identity.tls import ClientCertificate, server_context
+from mesh.net.tasks import run_to_end
 
 logger = logging.getLogger(__name__)
 _MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -83,7 +84,7 @@ async def serve(config: TracesConfig) -> AsyncIterator[RunningTraces]:
         raise TracesError(f"can't listen for spans on {config.otlp_address}: {exc}") from exc
     runner = web.AppRunner(_query_application(buffer), access_log=None)
     try:
-        await receiver.start()
+        await run_to_end(receiver.start())  # grpc.aio can't stop a server whose start was cancelled
         await runner.setup()
         query_port = await _listen(runner, config)
         yield RunningTraces(buffer, otlp_port, query_port)

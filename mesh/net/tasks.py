@@ -20,3 +20,14 @@ async def cancel_and_wait(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error
+
+
+async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await a short step that must not be cut in half. A cancellation meanwhile is raised after the step has ended."""
+    step = asyncio.get_running_loop().create_task(work)
+    try:
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+        if not step.done():
+            await asyncio.wait([step])
+        raise
