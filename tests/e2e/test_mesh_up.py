@@ -80,26 +80,34 @@ def processes_of(home: Path) -> list[int]:
     return [pid for pid in found if pid != os.getpid()]
 
 
-def inhabited(namespaces: set[str]) -> bool:
-    """Some process lives in one of `namespaces`."""
+def started_at(pid: int) -> int:
+    """Clock ticks since boot."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def inhabitants(namespaces: set[str], before: int) -> dict[int, str]:
+    """Processes in one of `namespaces` that started before that tick: the kernel gives a namespace's number to a later one."""
+    found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            for kind in ("net", "mnt", "pid"):
-                try:
-                    if os.readlink(entry / "ns" / kind) in namespaces:
-                        return True
-                except OSError:
-                    continue
-    return False
+        if not entry.name.isdigit():
+            continue
+        try:
+            lives_in = {os.readlink(entry / "ns" / kind) for kind in ("net", "mnt", "pid")}
+            if lives_in & namespaces and started_at(int(entry.name)) <= before:
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
 
 
 def assert_nothing_left(home: Path, namespaces: set[str], before: Traces) -> None:
     """Within a few seconds no process is in the cluster's namespaces, and the machine looks as before."""
     assert namespaces, "the test saw no namespace of the cluster"
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
     deadline = time.monotonic() + _GONE_S
-    while (inhabited(namespaces) or processes_of(home)) and time.monotonic() < deadline:
+    while (inhabitants(namespaces, now) or processes_of(home)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not inhabited(namespaces)
+    assert inhabitants(namespaces, now) == {}
     assert processes_of(home) == []
     assert Traces.now() == before
 
