@@ -26,13 +26,15 @@ from mesh.api.resources import (
 )
 from mesh.cli.errors import CommandError
 from mesh.cli.manifest_checks import check_documents
-from mesh.client.errors import AlreadyExistsError, NotFoundError
+from mesh.client.errors import AlreadyExistsError, NotFoundError, UnavailableError
 from mesh.client.rest import ApiClient
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 SOURCE = "meshwork.dev/source"
 MANIFEST_SUFFIXES = (".yaml", ".yml", ".json")
 _POLICY_GROUP = "networking.istio.io"
+_WATCH_AGAIN_S = 0.2
+"""Pause before a watch that ended (the server restarted, or its time was up) is opened again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,16 +217,20 @@ async def _wait_one(
 ) -> None:
     started = time.monotonic()
     missing = _WAITED[item.resource.key]
-    async for event in client.watch(item.resource, item.namespace, field_selector=f"metadata.name={item.name}"):
-        if not event.object.get("metadata", {}).get("name"):
-            continue  # a bookmark
-        state = missing(event.object, item)
-        if state != states[item]:
-            states[item] = state
-            on_progress(f"{item.title}: {state or 'done'} ({time.monotonic() - started:.1f} s)")
-        if not state:
-            return
-    raise CommandError(f"{item.title}: the watch ended before it was done")
+    while True:
+        try:
+            async for event in client.watch(item.resource, item.namespace, field_selector=f"metadata.name={item.name}"):
+                if not event.object.get("metadata", {}).get("name"):
+                    continue  # a bookmark
+                state = missing(event.object, item)
+                if state != states[item]:
+                    states[item] = state
+                    on_progress(f"{item.title}: {state or 'done'} ({time.monotonic() - started:.1f} s)")
+                if not state:
+                    return
+        except UnavailableError as exc:
+            states[item] = f"the API server is away ({exc.reason})"
+        await asyncio.sleep(_WATCH_AGAIN_S)
 
 
 def _deployment_missing(obj: Json, _item: Applied) -> str:

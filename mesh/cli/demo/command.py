@@ -11,7 +11,7 @@ import click
 import mesh
 from mesh.api.resources import Json
 from mesh.cli.connection import with_client
-from mesh.cli.demo.steps import DemoRun, Figure
+from mesh.cli.demo.steps import STEP_TIMEOUT_S, DemoRun, Figure
 from mesh.cli.errors import CommandError
 from mesh.cli.output import output_option, print_json, print_table
 from mesh.client.rest import ApiClient
@@ -67,7 +67,9 @@ async def _run(client: ApiClient, examples: Path, say: "_Speaker") -> DemoRun:
     try:
         await run.run()
     except TimeoutError as exc:
-        raise CommandError("a step took longer than a minute; see the lines above for how far it came") from exc
+        raise CommandError(
+            f"a step took longer than {STEP_TIMEOUT_S:.0f} s; see the lines above for how far it came"
+        ) from exc
     return run
 
 

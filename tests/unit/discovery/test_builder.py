@@ -208,6 +208,17 @@ def test_hosts_that_are_no_service_are_routed_on_port_80() -> None:
     assert forward(host(snapshot, "shop.example.com:80").routes[0]).clusters[0].name == f"outbound|80||{WEB}"
 
 
+def test_a_pod_keeps_its_inbound_port_when_its_service_turns_away() -> None:
+    world = small_world()
+    built = Built(world)
+    built.builder.settle_policies()
+    pod = world.pods[("shop", "web-1")]
+    before = built.builder.scope_of("shop", dict(pod.labels), pod, intercepts=True)
+    world.put_service(("shop", "web"), None)
+    after = built.builder.scope_of("shop", dict(pod.labels), pod, intercepts=True)
+    assert before.inbound == after.inbound == ((8080, Protocol.HTTP),)
+
+
 def test_endpoint_changes_touch_only_their_service() -> None:
     built = Built(small_world())
     before = built.build()

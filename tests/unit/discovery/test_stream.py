@@ -165,6 +165,7 @@ def test_reconnect_with_known_versions_resends_nothing() -> None:
     state.on_request(Request(type_url=EDS, subscribe=("a",), known={"a": shown[EDS]["a"].version}))
     state.on_request(Request(type_url=RDS, subscribe=("r80",), known={"r80": "old"}))
     assert names(state.next_responses()) == [("RDS", ["r80"], [])]
+    assert state.types[CDS].sent_version == state.types[CDS].acked_version != ""
 
 
 def test_reconnect_drops_what_is_gone() -> None:
@@ -217,6 +218,33 @@ def test_an_empty_list_after_names_is_no_wildcard() -> None:
     state.on_request(Request(type_url=CDS, nonce=sent.nonce, names=()))
     state.show(tables(clusters="c2"))
     assert state.next_responses() == []
+
+
+def test_an_empty_wildcard_is_answered_once(client: Client) -> None:
+    client.state.show({**tables(), LDS: {}})
+    client.ask(LDS)
+    (sent,) = client.state.next_responses()
+    assert (sent.type_url, sent.resources) == (LDS, ())
+    client.ack(sent)
+    assert client.state.next_responses() == []
+
+
+def test_newly_asked_names_do_not_wait_for_an_acknowledgement() -> None:
+    client = Client().subscribed(tables(b="new"))
+    (first,) = client.push(tables(endpoints="e2", b="new"))
+    client.ask(EDS, "b")
+    (second,) = client.state.next_responses()
+    assert [resource.name for resource in second.resources] == ["b"]
+    client.ack(first)
+    assert not client.state.is_settled
+    client.ack(second)
+    assert client.state.is_settled
+
+
+def test_gone_endpoints_are_no_message_in_the_state_of_the_world() -> None:
+    client = Client(is_delta=False).subscribed(tables())
+    sent = client.push({**tables(), CDS: {}, EDS: {}})
+    assert [kind for kind, _, _ in names(sent)] == ["CDS"]
 
 
 def test_types_nobody_serves_are_ignored() -> None:
