@@ -187,17 +187,23 @@ class StreamState:
             if type_url in (LDS, RDS) and not hurry and self._must_wait(type_url):
                 continue
             diff = self._diff(type_url, state, keeps_removed=type_url in (CDS, EDS) and not self._routes_settled())
-            if (
-                diff
-                or state.asked
-                or (not state.was_sent and not state.sent_version and not state.held and self._answers_empty(state))
-            ):
+            if self._is_worth_sending(type_url, state, diff):
                 responses.append(self._respond(type_url, state, diff))
+            elif state.held and not state.sent_version:  # all of it came by an earlier stream
+                state.sent_version = state.acked_version = _version(state.held.values())
         return responses
 
-    def _answers_empty(self, state: TypeState) -> bool:
-        """A wildcard with nothing to send is still told so: the client waits for its first answer."""
-        return state.is_wildcard
+    def _is_worth_sending(self, type_url: str, state: TypeState, diff: _Diff) -> bool:
+        if diff.changed or state.asked:
+            return True
+        if diff.removed:
+            if self.is_delta or type_url in (CDS, LDS):
+                return True
+            for name in diff.removed:  # the other variant has no word for it: a partial answer says nothing by absence
+                state.held.pop(name, None)
+            return False
+        # A wildcard with nothing to send is still told so: the client waits for its first answer.
+        return state.is_wildcard and not state.was_sent and not state.sent_version and not state.held
 
     def _must_wait(self, type_url: str) -> bool:
         """A client that has listeners and routes keeps using them until the clusters for the new ones are there."""
@@ -269,7 +275,7 @@ class StreamState:
             state.error = ""
         state.outstanding.add(state.nonce)
         state.was_sent = True
-        state.sent_version = self._held_version(state) if not self.is_delta else state.nonce
+        state.sent_version = _version(state.held.values()) if not self.is_delta else state.nonce
         resources: Sequence[Resource] = diff.changed
         if not self.is_delta and type_url in (CDS, LDS):
             resources = [resource for resource in state.held.values() if resource.sotw_frame]
@@ -286,9 +292,6 @@ class StreamState:
         for cluster in clusters:
             if cluster.name in endpoints.names and cluster.name in endpoints.held:
                 endpoints.asked.add(cluster.name)
-
-    def _held_version(self, state: TypeState) -> str:
-        return _version(state.held.values())
 
     def _version_of(self, type_url: str, names: set[str], *, is_wildcard: bool) -> str:
         return _version(self._wanted(type_url, names, is_wildcard=is_wildcard))
