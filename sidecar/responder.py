@@ -5,6 +5,7 @@ Not the data plane: it serves people, probes and Prometheus, with small GET requ
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -100,12 +101,16 @@ class _Connection(asyncio.Protocol):
 
 
 async def serve(address: tuple[str, int], handler: Handler) -> asyncio.Server:
-    """Listen. Port 0 takes a free one. Raises ListenError."""
-    loop = asyncio.get_running_loop()
+    """Listen on an IP address. Port 0 takes a free one. Raises ListenError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        return await loop.create_server(lambda: _Connection(handler), address[0], address[1], reuse_address=True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
     except OSError as exc:
+        sock.close()
         raise ListenError(f"cannot bind {address[0]}:{address[1]}: {exc.strerror}; is another proxy running?") from exc
+    # With a host name the loop would start its threads for name look-ups, which a forked sidecar pays for in memory.
+    return await asyncio.get_running_loop().create_server(lambda: _Connection(handler), sock=sock)
 
 
 def port_of(server: asyncio.Server) -> int:
