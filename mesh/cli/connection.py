@@ -3,14 +3,15 @@
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mesh.cli.errors import CommandError
-from mesh.client.rest import ApiClient, ClientConfig
 from mesh.errors import MeshError
-from mesh.net.loop import run
+
+if TYPE_CHECKING:
+    from mesh.client.rest import ApiClient
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,8 +34,11 @@ def home_option(function: F) -> F:
     return decorated
 
 
-def with_client(home: Path, work: Callable[[ApiClient], Awaitable[T]]) -> T:
+def with_client(home: Path, work: "Callable[[ApiClient], Awaitable[T]]") -> T:
     """Run `work` with a client of the cluster in `home`. Errors end the command with their message."""
+    # Not at the top: the launcher stays for days and needs neither aiohttp nor uvloop (0.15 s and 15 MB).
+    from mesh.client.rest import ApiClient, ClientConfig
+    from mesh.net.loop import run
 
     async def session() -> T:
         kubeconfig = home / "kubeconfig"

@@ -1,7 +1,7 @@
 """NodePort Services on 127.0.0.1 of the machine: listening sockets from the port helper, relayed to ready endpoints.
 
 Each connection picks an endpoint by chance; when it can't be reached another is tried, at most three. Bounds: 512 connections per port,
-2,048 altogether; more are reset. A port that is taken on the machine is tried again, every 0.5 s growing to 15 s.
+2,048 altogether; more are reset. A port that is taken on the machine is tried again, every 0.5 s growing to 5 s.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _MAX_TOTAL = 2048
 _TRIES = 3
 _CONNECT_S = 2.0
 _GATHER_S = 0.02
-_BACKOFF = Backoff(base_s=0.5, cap_s=15.0, jitter=0.2)
+_BACKOFF = Backoff(base_s=0.5, cap_s=5.0, jitter=0.2)
 
 OpenListener = Callable[[str, int], Awaitable[socket.socket]]
 """(address, port) -> a listening socket of the machine. Raises MeshError."""
