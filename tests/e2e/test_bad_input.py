@@ -17,7 +17,7 @@ BAD = {
         "spec.replicas",
     ),
     "unknown kind": ("apiVersion: v1\nkind: Podd\nmetadata: {name: x}\n", "Podd"),
-    "bad YAML": ("apiVersion: v1\nkind: [Pod\n", ":2:"),
+    "bad YAML": ("apiVersion: v1\nkind: [Pod\n", "not YAML"),
     "weights": (
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: shop}\n"
         "spec:\n  hosts: [webserver]\n  http:\n"
