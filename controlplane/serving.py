@@ -27,7 +27,7 @@ async def api(config: ControlPlaneConfig) -> AsyncIterator[ClientConfig]:
     store = await open_sqlite_store(store_folder / "store.db")
     try:
         injection = InjectionConfig(discovery_address=f"{config.cluster_address}:{config.discovery_port}")
-        plugins: list[Admission] = [SidecarInjector(errors.refused, injection), PolicyGate(errors.refused)]
+        plugins: list[Admission] = [SidecarInjector(errors.refused, injection), PolicyGate(errors.invalid)]
         async with running(server_config, store, plugins) as server:
             yield _client_config(server_config, server)
     finally:

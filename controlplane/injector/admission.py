@@ -1,10 +1,10 @@
 """Two admission plugins: pods get their sidecar, and policies that can never work are refused before they are stored.
 
 They fit `controlplane.apiserver.admission.Admission` by shape; the API server's package is not imported. What is refused is
-told through the `refuse` function given at construction (the API server's `errors.refused`).
+told through the functions given at construction (the API server's `errors.refused` and `errors.invalid`).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from mesh.api.resources import DESTINATION_RULES, NAMESPACES, PODS, VIRTUAL_SERVICES, Json, Resource
@@ -13,7 +13,9 @@ from policies.injection import DEFAULT_CONFIG, InjectionConfig, decide, inject_p
 from policies.validation import validate_policy
 
 Refuse = Callable[[Resource, str, str], Exception]
-"""(resource, name, why) -> the error to raise, which the client sees as a 403 or 422."""
+"""(resource, name, why) -> the error to raise, which the client sees as a 403."""
+RefuseFields = Callable[[Resource, str, Sequence[Json]], Exception]
+"""(resource, name, causes with field, reason and message) -> the error to raise, which the client sees as a 422."""
 
 
 class Request(Protocol):
@@ -62,15 +64,15 @@ class PolicyGate:
     References to hosts and subsets are not looked at: these may come later. Discovery reports them in the status.
     """
 
-    def __init__(self, refuse: Refuse) -> None:
+    def __init__(self, refuse: RefuseFields) -> None:
         self._refuse = refuse
 
     async def admit(self, request: Request) -> Json:
-        """The object unchanged. Raises what `refuse` makes, with every error and its field path."""
+        """The object unchanged. Raises what `refuse` makes of every error, each with its field path."""
         kinds = (VIRTUAL_SERVICES.key, DESTINATION_RULES.key)
         if request.operation == "DELETE" or request.resource.key not in kinds or request.subresource:
             return request.object
         if errors := validate_policy(request.object):
-            why = "; ".join(str(error) for error in errors)
-            raise self._refuse(request.resource, request.name, why)
+            causes = [{"field": e.path, "reason": e.reason, "message": e.message} for e in errors]
+            raise self._refuse(request.resource, request.name, causes)
         return request.object
