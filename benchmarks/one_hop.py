@@ -147,7 +147,8 @@ def print_table(result: dict[str, dict[str, dict[str, Any]]]) -> None:
 def version(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[0].strip() if lines else ""
+    first = lines[0].strip() if lines else ""
+    return first.removeprefix(command[0]).strip()  # Envoy begins with the path of its binary
 
 
 def main(arguments: Sequence[str]) -> int:
