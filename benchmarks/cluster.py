@@ -5,6 +5,7 @@ Prints a table and writes docs/benchmarks/cluster.json. Usage: python -m benchma
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -118,21 +119,29 @@ def _weight_change_ms(cluster: BenchCluster, number: int) -> float:
 
 def sidecar_pss_mb(home: Path) -> list[float]:
     """Proportional set size of every forked sidecar of the cluster, MB; the warmed parent is not counted."""
-    parents = set()
-    processes: list[tuple[int, int]] = []
+    commands: dict[int, str] = {}
+    parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
+        pid = int(entry.name)
         try:
-            command = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
-            parent = int(re.search(r"\) \S (\d+)", (entry / "stat").read_text())[1])  # type: ignore[index]  # the kernel's format
+            commands[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
-            continue
-        if "sidecar.spawner" in command and str(home) in command:
-            processes.append((int(entry.name), parent))
-    ids = {pid for pid, _ in processes}
-    parents = {parent for _, parent in processes if parent in ids}
-    return [_pss_mb(pid) for pid in ids - parents]
+            continue  # it ended meanwhile
+    cluster = next(
+        os.readlink(f"/proc/{pid}/ns/pid") for pid, c in commands.items() if "-m controlplane " in c and str(home) in c
+    )
+    spawned = {pid for pid, c in commands.items() if "sidecar.spawner" in c and _pid_namespace(pid) == cluster}
+    return [_pss_mb(pid) for pid in spawned if parents[pid] in spawned]
+
+
+def _pid_namespace(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
 
 
 def _pss_mb(pid: int) -> float:
