@@ -20,6 +20,9 @@ from mesh.net.errors import NetError
 from mesh.net.spawn import Spawn
 from mesh.net.spawn_server import SpawnServer
 
+_IMPORTED_LATER = ("encodings.idna", "shutil")
+"""What a running sidecar would import by itself (for host names, for the ends of processes): shared when it is here before."""
+
 Main = Callable[[list[str]], int | None]
 
 
@@ -30,6 +33,8 @@ def _thread_count() -> int:
 def load_main(module_name: str) -> Main:
     """Import `module_name` with all it needs and return its `main`. Raises NetError when that started a thread."""
     main: Main = importlib.import_module(module_name).main
+    for later in _IMPORTED_LATER:
+        importlib.import_module(later)
     if _thread_count() > 1:
         raise NetError(f"importing {module_name} started a thread, so forks of it would not be safe")
     gc.collect()
