@@ -46,7 +46,7 @@ def test_traffic_goes_on_while_the_control_plane_is_dead(cluster: Cluster) -> No
     assert report["total"] > 100
     assert report["failed"] == 0, report
     assert _restarts(cluster) == before
-    cluster.mesh("apply", "-f", str(EXAMPLES / "canary" / "40-promote.yaml"), "--wait")
+    cluster.mesh("apply", "-f", str(EXAMPLES / "canary" / "promote" / "40-promote.yaml"), "--wait")
     after = cluster.post(client, "run?url=http://webserver/&count=100")
     assert after["by_channel"] == {"canary": 100}
 

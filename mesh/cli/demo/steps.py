@@ -114,7 +114,7 @@ class DemoRun:
     async def promote_canary(self) -> None:
         """Step 5: everything to the canary, the old deployment to zero, under load."""
         await self._start_load(URL)
-        applied = await apply_files(self.client, [self.examples / "canary" / "40-promote.yaml"])
+        applied = await apply_files(self.client, [self.examples / "canary" / "promote" / "40-promote.yaml"])
         await wait_applied(self.client, applied, on_progress=self.say, timeout_s=STEP_TIMEOUT_S)
         self.say("canary has 100 %; scaling production to 0")
         await self.client.patch(DEPLOYMENTS, "production", {"spec": {"replicas": 0}}, NAMESPACE, subresource="scale")
