@@ -11,7 +11,15 @@ from controlplane.discovery.world import World
 class DrainTracker:
     """An observer of the publisher; `is_drained` answers, `on_change` says when to ask."""
 
-    def __init__(self, world: World, proxies: ProxyRegistry, on_change: Callable[[ObjectKey], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        proxies: ProxyRegistry,
+        on_change: Callable[[ObjectKey], None],
+        absent: Callable[[], tuple[ObjectKey, ...]] = lambda: (),
+    ) -> None:
+        """`absent` names the pods whose sidecars are at work but not connected: what they hold is not known."""
+        self._absent = absent
         self._world = world
         self._proxies = proxies
         self._on_change = on_change
@@ -59,4 +67,6 @@ class DrainTracker:
         if key in self._in_use:
             return False
         serial = self._removed.get(key, 0)
-        return all(proxy.identity.key == key for proxy in self._proxies.behind(serial))
+        if any(proxy.identity.key != key for proxy in self._proxies.behind(serial)):
+            return False
+        return not any(absent != key for absent in self._absent())

@@ -13,7 +13,7 @@ from mesh.api.pod import Pod
 from mesh.api.resources import Json
 from mesh.routing.table import Provenance
 from policies.hosts import service_host
-from policies.injection import workload_name
+from policies.injection import STATUS_ANNOTATION, workload_name
 from policies.provenance import provenance_of
 from policies.values import UNKNOWN
 
@@ -131,6 +131,8 @@ class PodFacts:
     service_account: str
     is_drained: bool
     """It has the condition meshwork.dev/Drained: True."""
+    has_ready_sidecar: bool
+    """It was injected and is ready: its proxy is connected, or will be when discovery has just started."""
 
     @property
     def key(self) -> ObjectKey:
@@ -158,6 +160,11 @@ def pod_facts(pod: Pod, obj: Json) -> PodFacts:
         ),
         service_account=spec.service_account_name or "default",
         is_drained=any(c.type == DRAINED_CONDITION and c.is_true for c in pod.status.conditions),
+        has_ready_sidecar=(
+            STATUS_ANNOTATION in meta.annotations
+            and not meta.is_terminating
+            and any(c.type == "Ready" and c.is_true for c in pod.status.conditions)
+        ),
     )
 
 

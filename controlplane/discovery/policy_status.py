@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from controlplane.discovery.facts import ObjectKey
 from controlplane.discovery.policy_book import PolicyId, Verdict
 from controlplane.discovery.proxies import ConnectedProxy, ProxyRegistry
 from controlplane.discovery.snapshot import Snapshot
@@ -34,8 +35,13 @@ class PolicyStatusTracker:
         clock: Clock,
         *,
         delay_s: float,
+        absent: Callable[[], tuple[ObjectKey, ...]] = lambda: (),
     ) -> None:
-        """`on_change(policy, in_s)` is called when `desired` may have something new to say, now or in `in_s` seconds."""
+        """`on_change(policy, in_s)` is called when `desired` may have something new to say, now or in `in_s` seconds.
+
+        `absent` names the pods whose sidecars are at work but not connected (discovery has just started): they count as behind.
+        """
+        self._absent = absent
         self._proxies = proxies
         self._verdicts = verdicts
         self._on_change = on_change
@@ -65,7 +71,7 @@ class PolicyStatusTracker:
                 self._waiting.add(policy)
         for policy in tuple(self._waiting):
             tracked = self._tracked[policy]
-            if not tracked.verdict.is_accepted or not self._proxies.behind(tracked.serial):
+            if not tracked.verdict.is_accepted or not self._behind(tracked.serial):
                 self._waiting.discard(policy)
                 self._on_change(policy, 0.0)
 
@@ -102,13 +108,21 @@ class PolicyStatusTracker:
         if tracked.refused:
             proxies = "; ".join(f"{name}: {why}" for name, why in sorted(tracked.refused.items())[:_NAMES_SHOWN])
             return "False", "Refused", f"{len(tracked.refused)} proxies refused it: {proxies}"
-        behind = self._proxies.behind(tracked.serial)
+        behind = self._behind(tracked.serial)
         if not behind:
             return "True", "Programmed", f"{len(self._proxies)} connected proxies run by it"
         if self._clock.now() - tracked.since < self._delay_s:
             return None
-        names = ", ".join(sorted(proxy.name for proxy in behind)[:_NAMES_SHOWN])
-        return "False", "Pending", f"waiting for {len(behind)} of {len(self._proxies)} proxies: {names}"
+        names = ", ".join(behind[:_NAMES_SHOWN])
+        total = max(len(self._proxies), len(behind))
+        return "False", "Pending", f"waiting for {len(behind)} of {total} proxies: {names}"
+
+    def _behind(self, serial: int) -> list[str]:
+        """The proxies that do not run by this snapshot yet; those that are not even connected are looked for last."""
+        behind = self._proxies.behind(serial)
+        if behind:
+            return sorted(proxy.name for proxy in behind)
+        return sorted(f"{name}.{namespace} (not connected)" for namespace, name in self._absent())
 
 
 def _condition(

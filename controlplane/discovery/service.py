@@ -52,8 +52,9 @@ class Discovery:
             self._writer.policy_changed,
             clock,
             delay_s=config.status_delay_s,
+            absent=self._absent,
         )
-        self._drains = DrainTracker(self.world, proxies, self._writer.pod_drained)
+        self._drains = DrainTracker(self.world, proxies, self._writer.pod_drained, self._absent)
         self.ads = AdsServer(self.publisher, TokenChecker(client, clock), self.world.pods.__contains__, config)
         self.monitor_port = 0
         self.is_serving = asyncio.Event()
@@ -62,6 +63,11 @@ class Discovery:
 
     def _observers(self) -> tuple[Observer, ...]:
         return (self._statuses, self._drains)
+
+    def _absent(self) -> tuple[ObjectKey, ...]:
+        """Pods with a sidecar at work that is not connected: discovery was restarted, or can't be reached from there."""
+        connected = {proxy.identity.key for proxy in self.publisher.proxies}
+        return tuple(key for key, pod in self.world.pods.items() if pod.has_ready_sidecar and key not in connected)
 
     def _make_informers(self) -> tuple[Informer[Any], ...]:
         world = self.world
@@ -95,6 +101,7 @@ class Discovery:
             self.world.put_pod(key, change.new)
             self.publisher.changed()
             self._drains.pod_changed(key)
+            self._statuses.on_progress()
 
         informer = Informer(self._client, PODS, lambda obj: pod_facts(Pod.of(obj), obj))
         informer.add_handler(on_change)

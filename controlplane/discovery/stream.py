@@ -298,7 +298,9 @@ class StreamState:
 
     @property
     def is_settled(self) -> bool:
-        """Everything asked for has been sent and answered (acknowledged or refused)."""
+        """Everything asked for has been sent and answered (acknowledged or refused); not before it has asked for anything."""
+        if not any(state.is_subscribed for state in self.types.values()):
+            return False
         routes_refused = bool(self.types[LDS].error or self.types[RDS].error)  # then old clusters stay on purpose
         return all(
             not state.is_subscribed

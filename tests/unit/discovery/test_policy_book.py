@@ -121,12 +121,14 @@ class Statuses:
         self.clock = ManualClock()
         self.verdict = Verdict(generation=4, is_accepted=True, reason="Accepted", message="")
         self.changed: list[tuple[PolicyId, float]] = []
+        self.absent: tuple[tuple[str, str], ...] = ()
         self.tracker = PolicyStatusTracker(
             fleet.registry,
             lambda: [(ROUTES, self.verdict)],
             lambda policy, in_s: self.changed.append((policy, in_s)),
             self.clock,
             delay_s=1.0,
+            absent=lambda: self.absent,
         )
 
     def conditions(self, current: tuple[Condition, ...] = ()) -> dict[str, Json] | None:
@@ -151,6 +153,22 @@ def test_programmed_when_the_last_proxy_has_answered() -> None:
     assert found is not None
     assert (found["Programmed"]["status"], found["Programmed"]["observedGeneration"]) == ("True", 4)
     assert found["Accepted"]["status"] == "True"
+
+
+def test_a_sidecar_that_has_not_connected_yet_counts_as_behind() -> None:
+    statuses = Statuses(Fleet("a"))
+    statuses.absent = (("shop", "b"),)
+    statuses.tracker.on_published(Snapshot(serial=7))
+    statuses.fleet.answer("a", 7)
+    statuses.tracker.on_progress()
+    assert statuses.programmed() is None
+    statuses.clock.advance(1.0)
+    found = statuses.conditions()
+    assert found is not None
+    assert found["Programmed"]["message"] == "waiting for 1 of 1 proxies: b.shop (not connected)"
+    statuses.absent = ()
+    statuses.tracker.on_progress()
+    assert statuses.programmed() == ("True", "Programmed")
 
 
 def test_a_slow_proxy_is_named_after_a_while() -> None:
