@@ -22,12 +22,12 @@ from mesh.api.resources import (
     REPLICATION_CONTROLLERS,
     Json,
     Resource,
-    ResourceIndex,
 )
 from mesh.cli.errors import CommandError
 from mesh.cli.manifest_checks import check_documents
 from mesh.client.errors import AlreadyExistsError, NotFoundError, UnavailableError
 from mesh.client.rest import ApiClient
+from mesh.net.tasks import spawn
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 SOURCE = "meshwork.dev/source"
@@ -204,7 +204,7 @@ async def wait_applied(
     try:
         async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
             for item in waiting:
-                group.create_task(_wait_one(client, item, states, on_progress))
+                spawn(group, _wait_one(client, item, states, on_progress), name=f"wait for {item.title}")
     except TimeoutError as exc:
         missing = "; ".join(f"{item.title}: {states[item]}" for item in waiting if states[item])
         raise CommandError(f"not done after {timeout_s:.0f} s: {missing}", exit_code=3) from exc
@@ -284,8 +284,3 @@ _WAITED: dict[tuple[str, str], Callable[[Json, Applied], str]] = {
     (_POLICY_GROUP, "destinationrules"): _policy_missing,
 }
 """What is still missing for each kind that is waited for; "" when nothing is."""
-
-
-def known_resources() -> ResourceIndex:
-    """The kinds the command knows without asking the server."""
-    return ResourceIndex.of()

@@ -35,7 +35,7 @@ def demo_command(keep: bool, home: Path | None, nodes: int, output: str) -> None
     if not (examples / "canary").is_dir():
         raise click.ClickException(f"{examples} is missing: run the demo from a checkout (make demo)")
     started = time.monotonic()
-    say = _speaker(started, is_quiet=output == "json")
+    say = _Speaker(started, is_quiet=output == "json")
     folder = home or Path(tempfile.mkdtemp(prefix="mesh-demo-"))
     up_seconds = _start_cluster(folder, nodes, is_quiet=output == "json")
     say(f"cluster is ready: {nodes} nodes, {up_seconds:.1f} s")
@@ -83,10 +83,6 @@ class _Speaker:
     def __call__(self, line: str) -> None:
         if not self._is_quiet:
             click.echo(f"{click.style(f'{time.monotonic() - self._started:6.1f} s', dim=True)}  {line}")
-
-
-def _speaker(started: float, *, is_quiet: bool) -> _Speaker:
-    return _Speaker(started, is_quiet=is_quiet)
 
 
 def _start_cluster(home: Path, nodes: int, *, is_quiet: bool) -> float:
