@@ -23,6 +23,7 @@ from mesh.telemetry.trace_context import TraceContext, child_of, new_trace
 from sidecar import flags as flag
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.deadlines import on_deadline, set_deadline
+from sidecar.filters.chain import end_filters, response_lines, run_filters
 from sidecar.records import record_of
 from sidecar.replies import REASONS, reply
 from sidecar.retrying import cancel_retry, count_retry, fail, may_repeat, other_host, settle_retry, try_elsewhere
@@ -48,6 +49,7 @@ class Exchange:
     """The request at hand of one downstream connection."""
 
     __slots__ = (
+        "added_lines",
         "attempts",
         "branch",
         "branch_index",
@@ -56,9 +58,11 @@ class Exchange:
         "connection",
         "detail",
         "ended_at",
+        "filters_asked",
         "flags",
         "has_replay",
         "has_responded",
+        "hash_key",
         "host",
         "is_active",
         "is_chunking",
@@ -71,6 +75,7 @@ class Exchange:
         "method",
         "needs_budget",
         "out",
+        "pinned",
         "plane",
         "replay",
         "replay_bytes",
@@ -145,6 +150,14 @@ class Exchange:
         self.response_bytes = 0
         self.trace = None
         self.ended_at: EndpointState | None = None
+        self.filters_asked = 0
+        """How many of the route's filters have seen the request."""
+        self.added_lines: list[bytes] = []
+        """Header lines for the response, from what was decided about the request."""
+        self.hash_key: int | None = None
+        """From the route's hash policy; clusters with a hashing policy pick by it."""
+        self.pinned: tuple[str, int] | None = None
+        """The endpoint that the client's session belongs to: taken while it can be used."""
 
     # -- the short way
 
@@ -171,8 +184,8 @@ class Exchange:
         if deadline < connection.wheel_at:
             self.plane.wheel.watch(connection, now)
         cluster = branch.cluster
-        if cluster is None or cluster.picker is None or cluster.active >= cluster.max_requests:
-            self._begin_slowly(cluster, now)
+        if route.is_special or cluster is None or cluster.picker is None or cluster.active >= cluster.max_requests:
+            self._begin_slowly(now)
             return
         host = cluster.picker.pick(runtime.draw)
         if host is None or not host.idle or not template.is_quick:
@@ -279,7 +292,21 @@ class Exchange:
 
     # -- attempts
 
-    def _begin_slowly(self, cluster: ClusterState | None, now: float) -> None:
+    def _begin_slowly(self, now: float) -> None:
+        if not self.route.filters or run_filters(self, now):
+            self._decide(now)
+
+    def go_on(self) -> None:
+        """A filter that held the request lets it go."""
+        now = self.last_move = time.monotonic()
+        if run_filters(self, now):
+            self._decide(now)
+            if self.is_active:
+                set_deadline(self, now)
+
+    def _decide(self, now: float) -> None:
+        """What the route says: an answer of our own, or an endpoint."""
+        cluster = self.branch.cluster
         compiled = self.route.compiled
         if compiled is None:
             authority = self.template.head.authority.decode()
@@ -300,7 +327,13 @@ class Exchange:
                 503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight'
             )
         else:
-            self.attempt(cluster.original_host(self.connection.original_destination), cluster, now)
+            self.attempt(self.first_host(cluster), cluster, now)
+
+    def first_host(self, cluster: ClusterState) -> EndpointState | None:
+        """Where the first attempt goes."""
+        if cluster.picker is None:
+            return cluster.original_host(self.connection.original_destination)
+        return cluster.picker.pick(self.runtime.draw)
 
     def attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
         """Send the request to `host`, on a kept connection or a new one."""
@@ -509,6 +542,8 @@ class Exchange:
     def _send_head(self, head: ResponseHead, kind: BodyKind, now: float) -> None:
         request = self.template.head
         lines = self.branch.response_lines(head)
+        if self.filters_asked or self.added_lines:
+            lines = response_lines(self, head.status, lines)
         lines = [*lines, *self._response_framing(head, kind)]
         first = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or REASONS.get(head.status, "").encode())
         wire = first + b"".join([line + b"\r\n" for line in lines])
@@ -616,6 +651,8 @@ class Exchange:
 
     def reply_direct(self, status: int, body: bytes, lines: tuple[bytes, ...]) -> None:
         head = self.template.head
+        if self.filters_asked or self.added_lines:
+            lines = tuple(response_lines(self, status, list(lines)))
         self.status = status
         self.closes = not head.keep_alive or self.plane.is_draining or not self.request_done
         if head.minor == 0 and not self.closes:
@@ -656,6 +693,8 @@ class Exchange:
         self.release_host()
         self.is_active = False
         self.is_plain = False
+        if self.filters_asked:
+            end_filters(self)
         self._reset()
 
     def _record(self, elapsed_ms: float, host: EndpointState | None) -> None:

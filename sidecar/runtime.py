@@ -18,6 +18,7 @@ from mesh.telemetry.trace_context import TraceContext, parse_traceparent
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import Direction, HttpFilter
+from sidecar.filters.protocol import Filters
 from sidecar.replies import http_date
 from sidecar.stats import ProxyStats, RequestSeries, ResultKey, SeriesKey
 from sidecar.timers import NEVER
@@ -138,10 +139,12 @@ class RouteRuntime:
         "branches",
         "compiled",
         "counts_attempts",
+        "filters",
         "first_check_s",
         "generates_ids",
         "idle_timeout_s",
         "is_single",
+        "is_special",
         "is_traced",
         "name",
         "provenance",
@@ -177,6 +180,10 @@ class RouteRuntime:
         self.rewrites = isinstance(action, Forward) and not (
             action.prefix_rewrite is None and action.regex_rewrite is None and action.host_rewrite is None
         )
+        self.filters: Filters = ()
+        """What else is done to this route's requests."""
+        self.is_special = bool(self.filters)
+        """No request of this route takes the short way."""
         config = runtime.filter
         self.is_traced = config.tracing is not None
         self.generates_ids = config.generate_request_id
@@ -240,7 +247,9 @@ class RequestTemplate:
         self.counts_attempts = route.counts_attempts
         self.is_static = not (adds_request_id or self.adds_trace or route.counts_attempts or route.adds_forwarded_for)
         self.is_idempotent = method in IDEMPOTENT_METHODS or head.has_idempotency_key
-        self.is_plain = is_plain = head.keep_alive and head.minor == 1 and method != b"HEAD" and not self.upgrade
+        self.is_plain = is_plain = (
+            head.keep_alive and head.minor == 1 and method != b"HEAD" and not self.upgrade and not route.is_special
+        )
         """Whether the response may take the short way: nothing about this request needs a second look."""
         self.is_quick = is_plain and not has_body and (self.is_idempotent or route.repeats_all)
         """Whether the request itself may take the short way: complete, and safe on any kept connection."""
