@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_BUFFER_BYTES = 65536
 """Bytes of further requests that may wait behind the one at hand; beyond it the client is not read from."""
+MAX_WHOLE_BODY_BYTES = 16384
+"""A request body up to this long that came with its head is sent on in one piece."""
 LINGER_S = 2.0
 """How long a client may go on sending after a final answer, so that the answer is not lost to a reset."""
 MAX_LINGER_BYTES = 1 << 20
@@ -102,11 +104,17 @@ class DownstreamConnection(asyncio.Protocol):
         self._wait_until(time.monotonic(), self.site.runtime.filter.idle_timeout_s)
 
     def data_received(self, data: bytes) -> None:
-        # The short way: the bytes are exactly one head that has been seen before, and it has no body.
+        # The short way: the bytes are exactly one head, and it has no body.
         if self._phase is _IDLE and not self._buffer:
             runtime = self.site.runtime
             template = runtime.templates.get(data)
-            if template is not None and not template.has_body:
+            if template is None and data.find(b"\r\n\r\n") == len(data) - 4 < runtime.short_head_bytes:
+                try:
+                    template = runtime.learn(data)
+                except HttpSyntaxError as error:
+                    self._refuse(error)
+                    return
+            if template is not None and not template.shape.has_body:
                 self._phase = _BUSY
                 self.exchange.begin(template, runtime)
                 return
@@ -181,6 +189,12 @@ class DownstreamConnection(asyncio.Protocol):
             return False
         template = runtime.template_for(buffer[:end])
         self._head_since = 0.0
+        length = template.head.content_length
+        if 0 < length <= len(buffer) - end and length <= MAX_WHOLE_BODY_BYTES:
+            self._phase = Phase.BUSY
+            self._buffer = buffer[end + length :]
+            self.exchange.begin(template, runtime, buffer[end : end + length])
+            return True
         self._buffer = buffer[end:]
         if template.has_body:
             self._begin_body(template.head.chunked, template.head.content_length)
@@ -226,9 +240,10 @@ class DownstreamConnection(asyncio.Protocol):
         self.plane.stats.count_malformed(error.reason)
         series = runtime.no_route.branches[0].series_for(None)
         result = series.result(error.status, flag.DOWNSTREAM_PROTOCOL_ERROR)
-        result.count += 1
         body = f"refused ({error.reason}): {error.detail}\n".encode()
-        self.transport.write(reply(error.status, body, server_line=runtime.server_line, keeps=False))
+        wire = reply(error.status, body, server_line=runtime.server_line, keeps=False)
+        result.add(0.0, len(self._buffer), len(wire))
+        self.transport.write(wire)
         self.linger(time.monotonic())
 
     # -- called by the exchange

@@ -9,7 +9,6 @@ waiting for a connection to retries, streams and upgrades, goes the long way.
 import asyncio
 import random
 import time
-from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from mesh.http.body import chunk, last_chunk
@@ -27,12 +26,13 @@ from sidecar.filters.chain import end_filters, response_lines, run_filters
 from sidecar.records import record_of
 from sidecar.replies import REASONS, reply
 from sidecar.retrying import cancel_retry, count_retry, fail, may_repeat, other_host, settle_retry, try_elsewhere
-from sidecar.stats import BUCKET_BOUNDS
+from sidecar.stats import FOLD_AT
 
 if TYPE_CHECKING:
     from sidecar.downstream import DownstreamConnection
     from sidecar.plane import Plane
-    from sidecar.runtime import Branch, HttpRuntime, RequestTemplate, ResponseTemplate, RouteRuntime
+    from sidecar.runtime import Branch, HttpRuntime, RouteRuntime
+    from sidecar.templates import RequestTemplate, ResponseTemplate
     from sidecar.upstream import UpstreamConnection
 
 MAX_REPLAY_BYTES = 65536
@@ -75,6 +75,7 @@ class Exchange:
         "method",
         "needs_budget",
         "out",
+        "own_lines",
         "pinned",
         "plane",
         "replay",
@@ -120,6 +121,8 @@ class Exchange:
         self.started = self.request_done_at = self.last_move = 0.0
         self.request_bytes = 0
         self.request_id = b""
+        self.own_lines = b""
+        """Header lines made for this request, the same in every attempt."""
         self.upstream_keeps_alive = False
         self.retry_timer: asyncio.TimerHandle | None = None
         self.trace: TraceContext | None = None
@@ -161,22 +164,28 @@ class Exchange:
 
     # -- the short way
 
-    def begin(self, template: "RequestTemplate", runtime: "HttpRuntime") -> None:
-        """Start on a request whose head is complete; the connection feeds its body later."""
+    def begin(self, template: "RequestTemplate", runtime: "HttpRuntime", body: bytes = b"") -> None:
+        """Start on a request whose head is complete. `body`: all of it, or empty when the connection feeds it later."""
         self.started = now = time.monotonic()
         self.template = template
         self.runtime = runtime
-        self.method = template.method
-        self.route = route = template.route
-        self.request_bytes = template.size_bytes
+        shape = template.shape
+        self.method = shape.method
+        self.route = route = shape.route
         self.is_active = True
-        self.request_done = not template.has_body
+        if body:
+            self.request_bytes = template.size_bytes + len(body)
+            self.request_done = self.is_dirty = True
+            self.request_done_at = now
+            self.replay.append(body)
+            self.replay_bytes = len(body)
+        else:
+            self.request_bytes = template.size_bytes
+            self.request_done = not shape.has_body
         if route.is_single:
             index = 0
         else:
-            compiled = route.compiled
-            assert compiled is not None
-            index = compiled.pick(runtime.draw())
+            index = route.pick(runtime.draw())
         self.branch_index = index
         self.branch = branch = route.branches[index]
         connection = self.connection
@@ -188,7 +197,11 @@ class Exchange:
             self._begin_slowly(now)
             return
         host = cluster.picker.pick(runtime.draw)
-        if host is None or not host.idle or not template.is_quick:
+        if (
+            host is None
+            or not host.idle
+            or not (shape.is_quick or (body and now - host.idle[-1].idle_since <= FRESH_ENOUGH_S))
+        ):
             self.attempt(host, cluster, now)
             return
         self.host = host
@@ -197,11 +210,14 @@ class Exchange:
         self.upstream = upstream = host.idle.pop()
         upstream.owner = self
         upstream.requests += 1
-        self.is_plain = not self.plane.is_draining
+        self.is_plain = shape.is_plain and not self.plane.is_draining
         wire = template.wires[index]
         if wire is None:
             wire = template.wire(index)
-        upstream.transport.write(wire if template.is_static else wire + self._extra(template))
+        if shape.is_static:
+            upstream.transport.write(wire + body if body else wire)
+        else:
+            upstream.transport.write(wire + self._extra(template) + body)
 
     def complete(self, upstream: "UpstreamConnection", known: "ResponseTemplate", data: bytes, end: int) -> None:
         """A plain request's whole response is in `data`; its head, which ends at `end`, is `known`."""
@@ -227,26 +243,21 @@ class Exchange:
         series = branch.series.get(host)
         if series is None:
             series = branch.series_for(host)
-        result = series.results.get(known.key)
+        result = series.results.get(known.plan.key)
         if result is None:
-            result = series.result(known.status, flag.NONE)
-        result.count += 1
-        histogram = result.duration_ms
-        histogram.buckets[bisect_left(BUCKET_BOUNDS, elapsed_ms)] += 1
-        histogram.total += elapsed_ms
-        histogram = result.request_bytes
-        histogram.buckets[bisect_left(BUCKET_BOUNDS, self.request_bytes)] += 1
-        histogram.total += self.request_bytes
-        size = len(data)
-        histogram = result.response_bytes
-        histogram.buckets[bisect_left(BUCKET_BOUNDS, size)] += 1
-        histogram.total += size
+            result = series.result(known.plan.status, flag.NONE)
+        durations = result.durations
+        durations.append(elapsed_ms)
+        result.requests.append(self.request_bytes)
+        result.responses.append(known.size_bytes)
+        if len(durations) >= FOLD_AT:
+            result.fold()
         self.is_active = False
         self.upstream = None
         self.is_plain = False
         if self.trace is not None or self.runtime.access_log is not None:
-            self.status = known.status
-            self.response_bytes = size
+            self.status = known.plan.status
+            self.response_bytes = known.size_bytes
             self.is_dirty = True
             self._record(elapsed_ms, host)
         if self.is_dirty:
@@ -258,37 +269,41 @@ class Exchange:
 
     def _extra(self, template: "RequestTemplate") -> bytes:
         """The header lines that are new in every request, and the empty line."""
-        extra = b""
-        if template.adds_request_id:
-            if self.attempts == 1 and not self.stale_retries:
-                self.request_id = self.plane.ids.make()
-            extra = b"x-request-id: %b\r\n" % self.request_id
-        if template.adds_trace:
-            extra += self._trace_lines(template)
-        if template.counts_attempts:
-            extra += b"x-envoy-attempt-count: %d\r\n" % self.attempts
-        if template.adds_forwarded_for:
-            before = template.head.forwarded_for
-            extra += b"x-forwarded-for: %b%b\r\n" % (before + b", " if before else b"", self.connection.peer_address)
+        shape = template.shape
+        if self.attempts > 1 or self.stale_retries:
+            extra = self.own_lines
+        else:
+            extra = b""
+            if shape.adds_request_id:
+                self.request_id = request_id = self.plane.ids.make()
+                extra = b"x-request-id: %b\r\n" % request_id
+            if shape.adds_trace:
+                extra += self._trace_line(template)
+            if shape.adds_forwarded_for:
+                before = template.head.forwarded_for
+                extra += b"x-forwarded-for: %b%b\r\n" % (
+                    before + b", " if before else b"",
+                    self.connection.peer_address,
+                )
+            self.own_lines = extra
+        if shape.counts_attempts:
+            return b"%bx-envoy-attempt-count: %d\r\n\r\n" % (extra, self.attempts)
         return extra + b"\r\n"
 
-    def _trace_lines(self, template: "RequestTemplate") -> bytes:
+    def _trace_line(self, template: "RequestTemplate") -> bytes:
         tracing = self.runtime.filter.tracing
         assert tracing is not None
-        if self.trace is not None:  # another attempt of the same request
-            return b"traceparent: %b\r\n" % self.trace.header()
         rng = self.plane.rng
         parent = template.parent
-        self.is_dirty = True
         if parent is not None:
             self.trace = child_of(parent, rng)
-            return b"traceparent: %b\r\n" % self.trace.header()
-        if rng.random() * 100.0 < tracing.sampling_percent:
+        elif rng.random() * 100.0 < tracing.sampling_percent:
             self.trace = new_trace(rng, is_sampled=True)
-            return b"traceparent: %b\r\n" % self.trace.header()
-        # Not sampled: say so, else the next hop would decide again.
-        digits = b"%048x" % (rng.getrandbits(192) | (1 << 64) | 1)
-        return b"traceparent: 00-%b-%b-00\r\n" % (digits[:32], digits[32:])
+        else:
+            # Not sampled: say so, else the next hop would decide again.
+            return b"traceparent: %b\r\n" % self.plane.ids.unsampled_trace()
+        self.is_dirty = True
+        return b"traceparent: %b\r\n" % self.trace.header()
 
     # -- attempts
 
@@ -366,7 +381,7 @@ class Exchange:
         upstream.requests += 1
         template = self.template
         wire = template.wire(self.branch_index)
-        if not template.is_static:
+        if not template.shape.is_static:
             wire += self._extra(template)
         if holds_back:
             self.unsent = wire
@@ -683,10 +698,7 @@ class Exchange:
         elapsed_ms = (time.monotonic() - self.started) * 1000.0
         host = self.host or self.ended_at
         result = self.branch.series_for(host).result(self.status, self.flags)
-        result.count += 1
-        result.duration_ms.add(elapsed_ms)
-        result.request_bytes.add(self.request_bytes)
-        result.response_bytes.add(self.response_bytes)
+        result.add(elapsed_ms, self.request_bytes, self.response_bytes)
         if self.trace is not None or self.runtime.access_log is not None:
             self._record(elapsed_ms, host)
         settle_retry(self)

@@ -4,54 +4,46 @@ One `HttpRuntime` belongs to one snapshot. Its caches are keyed by head bytes, b
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from mesh.http.limits import HeadLimits
+from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
+from mesh.http.lines import LINES
 from mesh.http.request import RequestHead, parse_request_head
 from mesh.http.response import ResponseHead, parse_response_head
-from mesh.http.syntax import without
-from mesh.resilience.retry import IDEMPOTENT_METHODS, Replay, RetryPolicy
+from mesh.http.syntax import CONNECTION, HOP_BY_HOP, IDENTITY, TRANSFER_ENCODING, UPGRADE
+from mesh.resilience.retry import Replay, RetryPolicy
 from mesh.routing.matcher import CompiledRoute, CompiledTable
-from mesh.routing.rewrite import mutate_lines, rewrite_target
+from mesh.routing.rewrite import mutate_lines
 from mesh.routing.table import Forward, HeaderMutation, Provenance, WeightedCluster
-from mesh.telemetry.trace_context import TraceContext, parse_traceparent
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import Direction, HttpFilter
 from sidecar.filters.protocol import Filters
 from sidecar.replies import http_date
-from sidecar.stats import ProxyStats, RequestSeries, ResultKey, SeriesKey
+from sidecar.stats import ProxyStats, RequestSeries, SeriesKey
+from sidecar.templates import RequestShape, RequestTemplate, ResponsePlan, ResponseTemplate, without_line
 from sidecar.timers import NEVER
 
 MAX_CACHED_HEADS = 512
 MAX_CACHED_HEAD_BYTES = 2048
 _NO_MUTATION = HeaderMutation()
-_BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
-"""A request of these without a body says so (RFC 9110 s8.6)."""
-_ATTEMPT_COUNT = frozenset({b"x-envoy-attempt-count"})
-_PROTO_HTTP = b"x-forwarded-proto: http"
+MAX_RESPONSE_LINES = DEFAULT_LIMITS.max_header_count + 1
+_UNKNOWN = ResponsePlan(status=0, length=0, is_verbatim=False, drops=(), end=b"")
+_RESPONSE_DROPS = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | TRANSFER_ENCODING
 
 
-class ResponseTemplate:
-    """A response head seen before, ready to be sent on."""
-
-    __slots__ = ("key", "status", "whole_length", "wire")
-
-    def __init__(self, wire: bytes, status: int, whole_length: int) -> None:
-        self.wire = wire
-        """Without the terminating empty line."""
-        self.status = status
-        self.key: ResultKey = (status, "")
-        self.whole_length = whole_length
-        """Length of the body, when the response needs no second look; else -1."""
+def _only(draw: float) -> int:
+    return 0
 
 
 class Branch:
     """One cluster of a route's split."""
 
     __slots__ = (
+        "_plans",
         "_skip",
         "cluster",
+        "is_verbatim",
         "name",
         "provenance",
         "request_mutations",
@@ -71,7 +63,10 @@ class Branch:
         own_response = config.response_headers if config is not None else _NO_MUTATION
         self.request_mutations = route.mutations(own_request, "request_headers")
         self.response_mutations = route.mutations(own_response, "response_headers")
+        self.is_verbatim = not (self.request_mutations or route.rewrites)
+        """Request heads may be sent on as they came, but for lines that are not for the upstream."""
         self.responses: dict[bytes, ResponseTemplate] = {}
+        self._plans: dict[tuple[bytes, ...], ResponsePlan | None] = {}
         self._skip = 0
         self.series: dict[EndpointState | None, RequestSeries] = {}
 
@@ -107,27 +102,67 @@ class Branch:
     def learn(self, block: bytes) -> ResponseTemplate | None:
         """The ready-made head for a response to a plain request; None when it takes the long way. Raises HttpSyntaxError.
 
-        It is kept for the next time, unless most heads turn out to be unique.
+        It is kept for the next time, unless most heads turn out to be unique; what follows from its status and special lines is
+        remembered either way.
         """
-        head = parse_response_head(block)
-        if not head.keep_alive or head.chunked or head.status < 200 or not head.has_date:
+        lines = block[:-4].split(b"\r\n")
+        key = [lines[0]]
+        known = LINES.entries.get
+        for line in lines[1:]:
+            entry = known(line)
+            if entry is None:
+                entry = LINES.learn(line)
+            if entry:
+                key.append(line)
+        plan = self._plans.get(tuple(key), _UNKNOWN)
+        if plan is _UNKNOWN:
+            plan = self._plan(block, tuple(key))
+        if plan is None or len(lines) > MAX_RESPONSE_LINES:
             return None
-        length = 0 if head.status in (204, 304) else head.content_length
-        if length < 0 or head.status >= 500 or head.status in self.route.retry_statuses:
-            return None
-        lines = self.response_lines(head)
-        if head.status != 204 and head.content_length >= 0:
-            lines = [*lines, b"content-length: %d" % head.content_length]
-        wire = b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"\r\n".join(lines))
-        template = ResponseTemplate(wire, head.status, length)
+        wire = block[:-2] if plan.is_verbatim else self._response_wire(parse_response_head(block))
+        for line in plan.drops:
+            wire = without_line(wire, line)
+        template = ResponseTemplate(wire + plan.end, plan, len(block) + plan.length)
         if self._skip:
             self._skip -= 1
         elif len(block) <= MAX_CACHED_HEAD_BYTES:
             if len(self.responses) >= MAX_CACHED_HEADS:
                 self.responses.clear()
-                self._skip = 8 * MAX_CACHED_HEADS
+                self._skip = 16 * MAX_CACHED_HEADS
             self.responses[block] = template
         return template
+
+    def _plan(self, block: bytes, key: tuple[bytes, ...]) -> ResponsePlan | None:
+        """What to do with responses that have this status line and these special lines."""
+        head = parse_response_head(block)
+        plan = self._make_plan(head)
+        if not any(entry[0] == CONNECTION and entry[2].nominated for entry in head.special):
+            if len(self._plans) >= MAX_CACHED_HEADS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _make_plan(self, head: ResponseHead) -> ResponsePlan | None:
+        if not head.keep_alive or head.chunked or head.status < 200 or not head.has_date:
+            return None
+        length = 0 if head.status in (204, 304) else head.content_length
+        if length < 0 or head.status >= 500 or head.status in self.route.retry_statuses:
+            return None
+        is_verbatim = head.is_verbatim and not self.response_mutations and head.status != 204
+        return ResponsePlan(
+            status=head.status,
+            length=length,
+            is_verbatim=is_verbatim,
+            drops=tuple(entry[1] for entry in head.special if is_verbatim and entry[0] & _RESPONSE_DROPS),
+            end=self.route.runtime.server_line + b"\r\n" if is_verbatim and not head.has_server else b"",
+        )
+
+    def _response_wire(self, head: ResponseHead) -> bytes:
+        """The head to send on, line by line, without the terminating empty line."""
+        lines = self.response_lines(head)
+        if head.status != 204 and head.content_length >= 0:
+            lines = [*lines, b"content-length: %d" % head.content_length]
+        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"\r\n".join(lines))
 
 
 class RouteRuntime:
@@ -146,13 +181,17 @@ class RouteRuntime:
         "is_single",
         "is_special",
         "is_traced",
+        "last_shapes",
         "name",
+        "no_wires",
+        "pick",
         "provenance",
         "repeats_all",
         "retry",
         "retry_statuses",
         "rewrites",
         "runtime",
+        "shapes",
         "timeout_s",
     )
 
@@ -168,6 +207,9 @@ class RouteRuntime:
         self.timeout_s = NEVER
         self.idle_timeout_s = runtime.filter.stream_idle_timeout_s or NEVER
         action = compiled.route.action if compiled is not None else None
+        self.rewrites = isinstance(action, Forward) and not (
+            action.prefix_rewrite is None and action.regex_rewrite is None and action.host_rewrite is None
+        )
         if isinstance(action, Forward):
             self.timeout_s = action.timeout_s or NEVER
             if action.idle_timeout_s is not None:
@@ -177,9 +219,8 @@ class RouteRuntime:
             self.branches = (Branch(self, None, None),)
         self.branch_count = len(self.branches)
         self.is_single = self.branch_count == 1
-        self.rewrites = isinstance(action, Forward) and not (
-            action.prefix_rewrite is None and action.regex_rewrite is None and action.host_rewrite is None
-        )
+        self.pick = compiled.pick if compiled is not None else _only
+        """The index of the branch for a number in [0, 1)."""
         self.filters: Filters = ()
         """What else is done to this route's requests."""
         self.is_special = bool(self.filters)
@@ -189,6 +230,11 @@ class RouteRuntime:
         self.generates_ids = config.generate_request_id
         self.adds_forwarded_for = config.use_remote_address
         self.counts_attempts = compiled is not None and compiled.host.include_attempt_count
+        self.shapes: dict[tuple[bytes, int, bool, int], RequestShape] = {}
+        """Shapes of request heads seen so far. See `shape_of`."""
+        self.last_shapes: dict[int, RequestShape] = {}
+        """The last shape by the kinds of its lines: one look-up by a number for most."""
+        self.no_wires: Sequence[bytes | None] = (None,) * self.branch_count
         self.repeats_all = self.retry is not None and self.retry.replay is Replay.ANY
         per_try_s = (self.retry.per_try_timeout_s if self.retry is not None else None) or NEVER
         self.first_check_s = min(self.timeout_s, self.idle_timeout_s, per_try_s)
@@ -204,110 +250,6 @@ class RouteRuntime:
             getattr(self.runtime.table.table, which),
         )
         return tuple(level for level in levels if level)
-
-
-class RequestTemplate:
-    """A request head, routed, with its outgoing head ready but for what is new in every request."""
-
-    __slots__ = (
-        "adds_forwarded_for",
-        "adds_request_id",
-        "adds_trace",
-        "counts_attempts",
-        "has_body",
-        "head",
-        "is_idempotent",
-        "is_plain",
-        "is_quick",
-        "is_static",
-        "method",
-        "parent",
-        "route",
-        "size_bytes",
-        "upgrade",
-        "wires",
-    )
-
-    def __init__(self, head: RequestHead, route: RouteRuntime) -> None:
-        self.head = head
-        self.route = route
-        self.method = method = head.method
-        self.size_bytes = head.size_bytes
-        self.has_body = has_body = head.content_length != 0
-        self.upgrade = head.upgrade
-        if head.upgrade and head.upgrade.decode("latin-1") not in route.runtime.filter.upgrades:
-            self.upgrade = b""
-        self.parent: TraceContext | None = None
-        self.adds_trace = route.is_traced
-        if route.is_traced and head.traceparent is not None:
-            self.parent = parent = parse_traceparent(head.traceparent)
-            self.adds_trace = parent is None or parent.is_sampled
-        self.adds_request_id = adds_request_id = route.generates_ids and head.request_id is None
-        self.adds_forwarded_for = route.adds_forwarded_for
-        self.counts_attempts = route.counts_attempts
-        self.is_static = not (adds_request_id or self.adds_trace or route.counts_attempts or route.adds_forwarded_for)
-        self.is_idempotent = method in IDEMPOTENT_METHODS or head.has_idempotency_key
-        self.is_plain = is_plain = (
-            head.keep_alive and head.minor == 1 and method != b"HEAD" and not self.upgrade and not route.is_special
-        )
-        """Whether the response may take the short way: nothing about this request needs a second look."""
-        self.is_quick = is_plain and not has_body and (self.is_idempotent or route.repeats_all)
-        """Whether the request itself may take the short way: complete, and safe on any kept connection."""
-        self.wires: list[bytes | None] = [None] * route.branch_count
-
-    def wire(self, index: int) -> bytes:
-        """The outgoing head for branch `index`: complete when `is_static`, else without the terminating empty line."""
-        wire = self.wires[index]
-        if wire is None:
-            wire = self.wires[index] = self._build(self.route.branches[index])
-        return wire
-
-    def _build(self, branch: Branch) -> bytes:
-        head = self.head
-        target, authority = head.target, head.authority
-        compiled = self.route.compiled
-        if self.route.rewrites and compiled is not None and isinstance(compiled.route.action, Forward):
-            action = compiled.route.action
-            target = rewrite_target(action, compiled.route.match.path, target)
-            if action.host_rewrite is not None:
-                authority = action.host_rewrite.encode()
-        lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, target, authority)]
-        headers = head.kept_lines
-        own = self._own_lines()
-        if self.counts_attempts:
-            headers = without(headers, _ATTEMPT_COUNT)
-        if branch.request_mutations:
-            headers = mutate_lines([*headers, *own], branch.request_mutations)
-        else:
-            lines += own
-        lines += headers
-        if head.content_length:
-            lines.append(
-                b"content-length: %d" % head.content_length if not head.chunked else b"transfer-encoding: chunked"
-            )
-        elif head.method in _BODY_METHODS:
-            lines.append(b"content-length: 0")
-        if self.upgrade:
-            lines.append(b"connection: upgrade\r\nupgrade: " + self.upgrade)
-        lines.append(b"\r\n" if self.is_static else b"")
-        return b"\r\n".join(lines)
-
-    def _own_lines(self) -> list[bytes]:
-        """The headers a proxy is responsible for, as far as they are the same for every such request."""
-        head = self.head
-        lines = [_PROTO_HTTP]
-        if head.forwarded_proto is not None and not self.adds_forwarded_for:
-            lines = [b"x-forwarded-proto: " + head.forwarded_proto]
-        if head.forwarded_for is not None and not self.adds_forwarded_for:
-            lines.append(b"x-forwarded-for: " + head.forwarded_for)
-        if head.request_id is not None:
-            lines.append(b"x-request-id: " + head.request_id)
-        if head.traceparent is not None and not self.adds_trace:
-            lines.append(b"traceparent: " + head.traceparent)
-        # tracestate without the traceparent it belongs to means nothing (Trace Context s3.3.1).
-        if head.tracestate is not None and (self.parent is not None or not self.adds_trace):
-            lines.append(b"tracestate: " + head.tracestate)
-        return lines
 
 
 class HttpRuntime:
@@ -335,6 +277,8 @@ class HttpRuntime:
         self.draw = rng.random
         self.idle_timeout_s = config.idle_timeout_s or NEVER
         self.limits = HeadLimits(max_head_bytes=config.max_header_bytes, max_header_count=config.max_header_count)
+        self.short_head_bytes = min(self.limits.max_line_bytes, self.limits.max_head_bytes) - 4
+        """A head shorter than this keeps every limit on lengths."""
         self.server_line = b"server: " + config.server_name.encode()
         self.templates: dict[bytes, RequestTemplate] = {}
         self.no_route = RouteRuntime(self, None)
@@ -345,9 +289,10 @@ class HttpRuntime:
     def template_for(self, block: bytes) -> RequestTemplate:
         """The template for a head. Raises HttpSyntaxError."""
         known = self.templates.get(block)
-        return known if known is not None else self._make(block)
+        return known if known is not None else self.learn(block)
 
-    def _make(self, block: bytes) -> RequestTemplate:
+    def learn(self, block: bytes) -> RequestTemplate:
+        """The template for a head that has none yet. Raises HttpSyntaxError."""
         head = parse_request_head(block, self.limits)
         template = RequestTemplate(head, self._route_for(head))
         # Heads that never come again (unique ids) only fill the cache. When a whole cache was filled by misses, most
@@ -357,7 +302,8 @@ class HttpRuntime:
         elif len(block) <= MAX_CACHED_HEAD_BYTES:
             if len(self.templates) >= MAX_CACHED_HEADS:
                 self.templates.clear()
-                self._skip = 8 * MAX_CACHED_HEADS
+                self._skip = 16 * MAX_CACHED_HEADS
+            template.keep()
             self.templates[block] = template
         return template
 

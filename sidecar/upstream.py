@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.cluster import EndpointState
     from sidecar.exchange import Exchange
     from sidecar.pool import Pool
-    from sidecar.runtime import ResponseTemplate
+    from sidecar.templates import ResponseTemplate
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -65,7 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
             known = owner.branch.responses.get(data[:end])
             if known is None and end > 3:
                 known = self._learn(owner, data[:end])
-            if known is not None and known.whole_length == len(data) - end:
+            if known is not None and known.size_bytes == len(data):
                 owner.complete(self, known, data, end)
                 return
         self._on_bytes(owner, data)

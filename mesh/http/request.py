@@ -1,9 +1,11 @@
 """Request heads: strict parsing into what a proxy needs, with the other header lines left as bytes."""
 
+from typing import Any
+
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
+from mesh.http.lines import LINES, Entry, bad_line, nominated_lines
 from mesh.http.syntax import (
-    AUTHORITIES,
     CONNECTION,
     CONTENT_LENGTH,
     EXPECT,
@@ -12,10 +14,11 @@ from mesh.http.syntax import (
     HOP_BY_HOP,
     HOST,
     IDEMPOTENCY_KEY,
-    IDENTITY,
-    NAMES,
-    ORDINARY,
+    LINE_BYTES,
+    PASSING,
     REQUEST_ID,
+    TARGET_BYTES,
+    TARGET_MARKS,
     TOKEN_BYTES,
     TRACEPARENT,
     TRACESTATE,
@@ -23,13 +26,8 @@ from mesh.http.syntax import (
     UPGRADE,
     ConnectionOptions,
     check_authority,
-    connection_options,
-    parse_content_length,
-    split_head,
-    without,
 )
 
-_VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"TRACE"})
 
 
@@ -40,7 +38,10 @@ class RequestHead:
     """
 
     __slots__ = (
+        "_options",
+        "_values",
         "authority",
+        "block",
         "chunked",
         "content_length",
         "expects_continue",
@@ -48,19 +49,23 @@ class RequestHead:
         "forwarded_proto",
         "has_idempotency_key",
         "header_lines",
+        "is_verbatim",
         "keep_alive",
-        "kept_lines",
+        "kinds",
         "method",
         "minor",
         "path",
         "query",
         "request_id",
         "size_bytes",
+        "special",
         "target",
         "traceparent",
         "tracestate",
         "upgrade",
     )
+    _options: ConnectionOptions | None
+    _values: dict[bytes, bytes] | None
     method: bytes
     target: bytes
     """Origin form, `/path?query`, or `*`. An absolute target has been split into `authority` and this."""
@@ -85,13 +90,25 @@ class RequestHead:
     forwarded_for: bytes | None
     forwarded_proto: bytes | None
     has_idempotency_key: bool
+    block: bytes
+    """The head as it came."""
     header_lines: list[bytes]
     """Every header line, in order."""
-    kept_lines: list[bytes]
-    """The lines that a proxy forwards as they are: not Host, framing, hop-by-hop, identity, or one of the fields
-    above that a proxy writes itself (request id, trace, forwarded)."""
+    special: list[Entry]
+    """The lines that are not ORDINARY, in order; those that Connection nominates follow as HOP_BY_HOP."""
+    kinds: int
+    """The kinds of `special`, or-ed."""
+    is_verbatim: bool
+    """An HTTP/1.1 head with an origin-form target: `block` may be sent on but for lines in `special`."""
     size_bytes: int
     """Of the head on the wire."""
+
+    @property
+    def kept_lines(self) -> list[bytes]:
+        """The lines that a proxy forwards as they are: not Host, framing, hop-by-hop, identity, or one of the fields
+        above that a proxy writes itself (request id, trace, forwarded)."""
+        gone = {entry[1] for entry in self.special if not entry[0] & PASSING}
+        return [line for line in self.header_lines if line not in gone]
 
     @property
     def has_body(self) -> bool:
@@ -99,13 +116,15 @@ class RequestHead:
 
     def header(self, name: bytes) -> bytes | None:
         """The values of a header (lower-case `name`) joined with a comma; None if it does not occur."""
-        size = len(name)
-        values = [
-            line[size + 1 :].strip(b" \t")
-            for line in self.header_lines
-            if line[size : size + 1] == b":" and line[:size].lower() == name
-        ]
-        return b",".join(values) if values else None
+        values = self._values
+        if values is None:
+            values = self._values = {}
+            for line in self.header_lines:
+                key, _, value = line.partition(b":")
+                key, value = key.lower(), value.strip(b" \t")
+                known = values.get(key)
+                values[key] = value if known is None else known + b"," + value
+        return values.get(name)
 
 
 def find_request_head(buffer: bytes | bytearray, limits: HeadLimits = DEFAULT_LIMITS) -> int:
@@ -133,42 +152,116 @@ def find_request_head(buffer: bytes | bytearray, limits: HeadLimits = DEFAULT_LI
 def parse_request_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> RequestHead:
     """Parse a head that ends in its empty line, as found by `find_request_head`.
 
-    Raises HttpSyntaxError for anything that two parsers could read differently. Source: RFC 9112.
+    Raises HttpSyntaxError for anything that two parsers could read differently. Source: RFC 9112. Flat on purpose: it runs for every
+    request whose head is new, and calls were a third of its time.
     """
-    lines = split_head(block)
-    head = RequestHead()
-    head.size_bytes = len(block)
-    _parse_request_line(lines[0], head)
-    del lines[0]
-    if len(lines) > limits.max_header_count:
+    lines = block[:-4].split(b"\r\n")
+    if len(lines) > limits.max_header_count + 1:
         raise HttpSyntaxError(431, "too-many-headers", f"more than {limits.max_header_count} header lines")
-    _parse_header_lines(lines, head)
-    return head
-
-
-def _parse_request_line(line: bytes, head: RequestHead) -> None:
-    parts = line.split(b" ")
-    if len(parts) != 3:
-        raise HttpSyntaxError(400, "bad-request-line", "the request line is not METHOD SP TARGET SP VERSION")
-    method, target, version = parts
-    minor = _VERSIONS.get(version)
-    if method not in _KNOWN_METHODS:
-        _check_method(method, minor is not None)
-    if minor is None:
-        raise _bad_version(version)
-    if not target.isascii() or b"\t" in target or b"#" in target:
-        raise HttpSyntaxError(400, "bad-target", "the request target holds a character that is not allowed")
-    head.method = method
-    head.minor = minor
+    head = RequestHead()
+    head.block = block
+    head.size_bytes = len(block)
+    head._values = head._options = None
     head.authority = b""
-    if target[:1] != b"/":
-        target = _other_target_forms(target, head)
-    head.target = target
+    parts = lines[0].split(b" ")
+    if (
+        len(parts) == 3
+        and parts[2] == b"HTTP/1.1"
+        and parts[0] in _KNOWN_METHODS
+        and parts[1][:1] == b"/"
+        and 0 not in parts[1].translate(TARGET_MARKS)
+    ):
+        head.method = parts[0]
+        head.target = target = parts[1]
+        head.minor = 1
+        head.keep_alive = head.is_verbatim = True
+    else:
+        target = _parse_request_line(lines[0], head)
     if b"?" in target:
         head.path, _, head.query = target.partition(b"?")
     else:
         head.path = target
         head.query = None
+    del lines[0]
+    head.header_lines = lines
+    head.content_length = 0
+    head.chunked = head.expects_continue = head.has_idempotency_key = False
+    head.upgrade = b""
+    head.request_id = head.traceparent = head.tracestate = head.forwarded_for = head.forwarded_proto = None
+    special: list[Entry] = []
+    head.special = special
+    kinds = 0
+    known = LINES.entries.get
+    for line in lines:
+        entry = known(line)
+        if entry is None:
+            entry = LINES.learn(line)
+        if not entry:
+            continue
+        special.append(entry)
+        kind = entry[0]
+        if kind == HOST:
+            if kinds & HOST:
+                raise HttpSyntaxError(400, "bad-host", "more than one Host header")
+            # An absolute target's authority replaces the Host (RFC 9112 s3.2.2).
+            head.authority = head.authority or entry[2]
+        elif kind == REQUEST_ID:
+            head.request_id = entry[2]
+        elif kind != HOP_BY_HOP:
+            _take_special(kind, entry[2], kinds, head)
+        kinds |= kind
+    head.kinds = kinds
+    if not kinds & HOST and head.minor == 1:
+        raise HttpSyntaxError(400, "bad-host", "an HTTP/1.1 request without Host")
+    if kinds & _FRAMING:
+        _check_framing(head)
+    return head
+
+
+_FRAMING = TRANSFER_ENCODING | CONNECTION | UPGRADE
+
+
+def _check_framing(head: RequestHead) -> None:
+    if head.chunked:
+        _check_chunked(head)
+    if head._options is not None:
+        _apply_connection(head._options, head)
+    elif head.upgrade:
+        head.upgrade = b""  # nobody was told that it is for this hop (RFC 9110 s7.8)
+
+
+def _parse_request_line(line: bytes, head: RequestHead) -> bytes:
+    """A request line that is not the usual one. Returns the target in origin form."""
+    if line.translate(None, LINE_BYTES):
+        raise bad_line(line)
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise HttpSyntaxError(400, "bad-request-line", "the request line is not METHOD SP TARGET SP VERSION")
+    method, target, version = parts
+    if version == b"HTTP/1.1":
+        head.minor = 1
+        if method not in _KNOWN_METHODS:
+            _check_method(method, is_http=True)
+    else:
+        _check_other_version(method, version)
+        head.minor = 0
+    if target.translate(None, TARGET_BYTES):
+        raise HttpSyntaxError(400, "bad-target", "the request target holds a character that is not allowed")
+    head.keep_alive = head.is_verbatim = head.minor == 1
+    head.method = method
+    if target[:1] != b"/":
+        target = _other_target_forms(target, head)
+        head.is_verbatim = False
+    head.target = target
+    return target
+
+
+def _check_other_version(method: bytes, version: bytes) -> None:
+    is_http_10 = version == b"HTTP/1.0"
+    if method not in _KNOWN_METHODS:
+        _check_method(method, is_http=is_http_10)
+    if not is_http_10:
+        raise _bad_version(version)
 
 
 def _check_method(method: bytes, is_http: bool) -> None:
@@ -199,91 +292,53 @@ def _other_target_forms(target: bytes, head: RequestHead) -> bytes:
     return origin if origin[:1] == b"/" else b"/" + origin
 
 
-def _parse_header_lines(lines: list[bytes], head: RequestHead) -> None:
-    head.content_length = 0
-    head.chunked = head.expects_continue = head.has_idempotency_key = False
-    head.keep_alive = head.minor == 1
-    head.upgrade = b""
-    head.request_id = head.traceparent = head.tracestate = None
-    head.forwarded_for = head.forwarded_proto = None
-    head.header_lines = lines
-    kept: list[bytes] = []
-    seen_host: bytes | None = None
-    options: ConnectionOptions | None = None
-    upgrade = b""
-    has_length = False
-    kinds = NAMES.kinds
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise HttpSyntaxError(400, "bad-header-line", "a header line without a colon")
-        kind = kinds.get(name)
-        if kind is None:
-            kind = NAMES.learn(name)
-        if kind == ORDINARY:
-            kept.append(line)
-            continue
-        value = value.strip(b" \t")
-        if kind == HOST:
-            if seen_host is not None:
-                raise HttpSyntaxError(400, "bad-host", "more than one Host header")
-            seen_host = value
-        elif kind == REQUEST_ID:
-            head.request_id = value
-        elif kind == TRACEPARENT:
-            # More than one is as good as none (Trace Context s3.2).
-            head.traceparent = value if head.traceparent is None else b""
-        elif kind == CONTENT_LENGTH:
-            if has_length:
-                raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
-            has_length = True
-            head.content_length = parse_content_length(value)
-        elif kind == TRANSFER_ENCODING:
-            if head.chunked or value.lower() != b"chunked":
-                raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
-            head.chunked = True
-        elif kind == CONNECTION:
-            found = connection_options(value)
-            options = found if options is None else options | found
-        elif kind == EXPECT:
-            if value.lower() != b"100-continue":
-                raise HttpSyntaxError(417, "bad-expect", "an expectation other than 100-continue")
-            head.expects_continue = head.minor == 1
-        elif kind == UPGRADE:
-            upgrade = value.lower()
-        elif kind == TRACESTATE:
-            head.tracestate = value if head.tracestate is None else head.tracestate + b"," + value
-        elif kind == FORWARDED_FOR:
-            head.forwarded_for = value if head.forwarded_for is None else head.forwarded_for + b", " + value
-        elif kind == FORWARDED_PROTO:
-            head.forwarded_proto = value
-        elif kind != HOP_BY_HOP and kind != IDENTITY:
-            head.has_idempotency_key = head.has_idempotency_key or kind == IDEMPOTENCY_KEY
-            kept.append(line)
-    if head.chunked:
-        if has_length:
-            raise HttpSyntaxError(400, "length-and-chunked", "both Content-Length and Transfer-Encoding")
-        if head.minor == 0:
-            raise HttpSyntaxError(400, "chunked-in-1.0", "Transfer-Encoding in an HTTP/1.0 request")
-        head.content_length = -1
-    if seen_host is not None:
-        # An absolute target's authority replaces the Host (RFC 9112 s3.2.2); an empty Host is a legal "no authority".
-        authority = AUTHORITIES.get(seen_host) or (check_authority(seen_host) if seen_host else b"")
-        if not head.authority:
-            head.authority = authority
-    elif head.minor == 1:
-        raise HttpSyntaxError(400, "bad-host", "an HTTP/1.1 request without Host")
-    head.kept_lines = kept
-    if options is not None:
-        _apply_connection(options, upgrade, head)
+def _take_special(kind: int, value: Any, before: int, head: RequestHead) -> None:
+    """Note what a line says that somebody looks at. `before`: the kinds of the lines before it."""
+    if kind == CONTENT_LENGTH:
+        if before & CONTENT_LENGTH:
+            raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
+        head.content_length = value
+    elif kind == TRACEPARENT:
+        # More than one is as good as none (Trace Context s3.2).
+        head.traceparent = value if head.traceparent is None else b""
+    elif kind == TRACESTATE:
+        head.tracestate = value if head.tracestate is None else head.tracestate + b"," + value
+    elif kind == CONNECTION:
+        head._options = value if head._options is None else head._options | value
+    elif kind == UPGRADE:
+        head.upgrade = value.lower()
+    elif kind == TRANSFER_ENCODING:
+        if before & TRANSFER_ENCODING or value.lower() != b"chunked":
+            raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
+        head.chunked = True
+    elif kind == EXPECT:
+        if value.lower() != b"100-continue":
+            raise HttpSyntaxError(417, "bad-expect", "an expectation other than 100-continue")
+        head.expects_continue = head.minor == 1
+    elif kind == FORWARDED_FOR:
+        head.forwarded_for = value if head.forwarded_for is None else head.forwarded_for + b", " + value
+    elif kind == FORWARDED_PROTO:
+        head.forwarded_proto = value
+    elif kind == IDEMPOTENCY_KEY:
+        head.has_idempotency_key = True
 
 
-def _apply_connection(options: ConnectionOptions, upgrade: bytes, head: RequestHead) -> None:
+def _check_chunked(head: RequestHead) -> None:
+    if head.kinds & CONTENT_LENGTH:
+        raise HttpSyntaxError(400, "length-and-chunked", "both Content-Length and Transfer-Encoding")
+    if head.minor == 0:
+        raise HttpSyntaxError(400, "chunked-in-1.0", "Transfer-Encoding in an HTTP/1.0 request")
+    head.content_length = -1
+
+
+def _apply_connection(options: ConnectionOptions, head: RequestHead) -> None:
     if options.closes:
         head.keep_alive = False
     elif options.keeps_alive:
         head.keep_alive = True
-    if options.upgrades and upgrade and head.minor == 1:
-        head.upgrade = upgrade
+    if not options.upgrades or head.minor == 0:
+        head.upgrade = b""
     if options.nominated:
-        head.kept_lines = without(head.kept_lines, options.nominated)
+        hop_lines = nominated_lines(options.nominated, head.header_lines, head.special)
+        head.special += [(HOP_BY_HOP, line, b"") for line in hop_lines]
+        head.kinds |= HOP_BY_HOP

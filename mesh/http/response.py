@@ -4,24 +4,22 @@ import enum
 
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
+from mesh.http.lines import Entry, bad_line, nominated_lines, read_lines
 from mesh.http.syntax import (
     CONNECTION,
     CONTENT_LENGTH,
     DATE,
     HOP_BY_HOP,
     IDENTITY,
-    NAMES,
-    ORDINARY,
+    LINE_BYTES,
     SERVER,
     TRANSFER_ENCODING,
     UPGRADE,
     ConnectionOptions,
-    connection_options,
-    parse_content_length,
     remember,
-    split_head,
-    without,
 )
+
+_NOT_KEPT = CONTENT_LENGTH | CONNECTION | TRANSFER_ENCODING | UPGRADE | HOP_BY_HOP | IDENTITY
 
 
 class BodyKind(enum.Enum):
@@ -37,15 +35,19 @@ class ResponseHead:
     """A response's head, checked. Written by `parse_response_head` only; read-only afterwards."""
 
     __slots__ = (
+        "block",
         "chunked",
         "content_length",
         "has_date",
         "has_server",
+        "header_lines",
+        "is_verbatim",
         "keep_alive",
-        "kept_lines",
+        "kinds",
         "minor",
         "reason",
         "size_bytes",
+        "special",
         "status",
         "upgrade",
     )
@@ -62,9 +64,32 @@ class ResponseHead:
     """The Upgrade header's value; empty if absent."""
     has_date: bool
     has_server: bool
-    kept_lines: list[bytes]
-    """The lines a proxy forwards as they are: no framing, no hop-by-hop."""
+    block: bytes
+    """The head as it came."""
+    header_lines: list[bytes]
+    special: list[Entry]
+    """The lines that are not ORDINARY, in order; those that Connection nominates follow as HOP_BY_HOP."""
+    kinds: int
+    """The kinds of `special`, or-ed."""
+    is_verbatim: bool
+    """An HTTP/1.1 head: `block` may be sent on but for lines in `special`."""
     size_bytes: int
+
+    @property
+    def kept_lines(self) -> list[bytes]:
+        """The lines a proxy forwards as they are: no framing, no hop-by-hop."""
+        gone = {entry[1] for entry in self.special if entry[0] & _NOT_KEPT}
+        return [line for line in self.header_lines if line not in gone]
+
+    def header(self, name: bytes) -> bytes | None:
+        """The values of a header (lower-case `name`) joined with a comma; None if it does not occur."""
+        size = len(name)
+        values = [
+            line[size + 1 :].strip(b" \t")
+            for line in self.header_lines
+            if line[size : size + 1] == b":" and line[:size].lower() == name
+        ]
+        return b",".join(values) if values else None
 
     def body_kind(self, method: bytes) -> BodyKind:
         """How the body of this response to a `method` request ends."""
@@ -93,9 +118,10 @@ def find_response_head(buffer: bytes | bytearray, limits: HeadLimits = DEFAULT_L
 
 
 def parse_response_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> ResponseHead:
-    """Parse a head that ends in its empty line. Raises HttpSyntaxError for anything ambiguous."""
-    lines = split_head(block)
+    """Parse a head that ends in its empty line. Raises HttpSyntaxError for anything ambiguous. Flat on purpose, as for requests."""
+    lines = block[:-4].split(b"\r\n")
     head = ResponseHead()
+    head.block = block
     head.size_bytes = len(block)
     first = lines[0]
     known = _STATUS_LINES.get(first)
@@ -103,77 +129,64 @@ def parse_response_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Re
         known = _parse_status_line(first)
         if len(first) <= 64:
             remember(_STATUS_LINES, first, known)
-    head.minor, head.status, head.reason = known
+    head.minor, head.status, head.reason, head.is_verbatim = known
     if len(lines) > limits.max_header_count + 1:
         raise HttpSyntaxError(431, "too-many-headers", f"more than {limits.max_header_count} header lines")
     del lines[0]
-    _parse_header_lines(lines, head)
+    head.header_lines = lines
+    head.keep_alive = head.minor == 1
+    head.content_length = -1
+    head.upgrade = b""
+    head.special = special = read_lines(lines)
+    kinds = 0
+    options: ConnectionOptions | None = None
+    for kind, _, value in special:
+        if kind == CONTENT_LENGTH:
+            if kinds & CONTENT_LENGTH:
+                raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
+            head.content_length = value
+        elif kind == CONNECTION:
+            options = value if options is None else options | value
+        elif kind == TRANSFER_ENCODING:
+            if kinds & TRANSFER_ENCODING or value.lower() != b"chunked":
+                raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
+        elif kind == UPGRADE:
+            head.upgrade = value
+        kinds |= kind
+    head.kinds = kinds
+    head.chunked = bool(kinds & TRANSFER_ENCODING)
+    head.has_date = bool(kinds & DATE)
+    head.has_server = bool(kinds & SERVER)
+    if head.chunked and (head.content_length >= 0 or head.minor == 0):
+        raise HttpSyntaxError(400, "length-and-chunked", "Transfer-Encoding with Content-Length or in HTTP/1.0")
+    if options is not None:
+        _apply_connection(options, head)
     return head
 
 
-_STATUS_LINES: dict[bytes, tuple[int, int, bytes]] = {}
+_STATUS_LINES: dict[bytes, tuple[int, int, bytes, bool]] = {}
 """Status lines seen before."""
 
 
-def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
-    """Minor version, status, reason."""
+def _parse_status_line(line: bytes) -> tuple[int, int, bytes, bool]:
+    """Minor version, status, reason, and whether the line may be sent on as it is."""
+    if line.translate(None, LINE_BYTES):
+        raise bad_line(line)
     version, status, reason = line[:9], line[9:12], line[12:]
     if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or (reason and reason[:1] != b" "):
         raise HttpSyntaxError(400, "bad-status-line", "the status line is not VERSION SP STATUS SP REASON")
     if not status.isdigit() or len(status) != 3 or not 100 <= int(status) <= 599:
         raise HttpSyntaxError(400, "bad-status-line", "the status is not a number from 100 to 599")
-    return 1 if version[7] == 0x31 else 0, int(status), reason[1:]
+    is_11 = version[7] == 0x31
+    return 1 if is_11 else 0, int(status), reason[1:], is_11 and bool(reason)
 
 
-def _parse_header_lines(lines: list[bytes], head: ResponseHead) -> None:
-    length = -1
-    chunked = has_date = has_server = False
-    head.keep_alive = head.minor == 1
-    head.upgrade = b""
-    kept: list[bytes] = []
-    options: ConnectionOptions | None = None
-    kinds = NAMES.kinds
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            raise HttpSyntaxError(400, "bad-header-line", "a header line without a colon")
-        kind = kinds.get(name)
-        if kind is None:
-            kind = NAMES.learn(name)
-        if kind == ORDINARY:
-            kept.append(line)
-        elif kind == DATE:
-            has_date = True
-            kept.append(line)
-        elif kind == SERVER:
-            has_server = True
-            kept.append(line)
-        elif kind == CONTENT_LENGTH:
-            if length >= 0:
-                raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
-            length = parse_content_length(value.strip(b" \t"))
-        elif kind == CONNECTION:
-            found = connection_options(value)
-            options = found if options is None else options | found
-        elif kind == TRANSFER_ENCODING:
-            if chunked or value.strip(b" \t").lower() != b"chunked":
-                raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
-            chunked = True
-        elif kind == UPGRADE:
-            head.upgrade = value.strip(b" \t")
-        elif kind != HOP_BY_HOP and kind != IDENTITY:
-            kept.append(line)
-    if chunked and (length >= 0 or head.minor == 0):
-        raise HttpSyntaxError(400, "length-and-chunked", "Transfer-Encoding with Content-Length or in HTTP/1.0")
-    head.content_length = length
-    head.chunked = chunked
-    head.has_date = has_date
-    head.has_server = has_server
-    head.kept_lines = kept
-    if options is not None:
-        if options.closes:
-            head.keep_alive = False
-        elif options.keeps_alive:
-            head.keep_alive = True
-        if options.nominated:
-            head.kept_lines = without(kept, options.nominated)
+def _apply_connection(options: ConnectionOptions, head: ResponseHead) -> None:
+    if options.closes:
+        head.keep_alive = False
+    elif options.keeps_alive:
+        head.keep_alive = True
+    if options.nominated:
+        hop_lines = nominated_lines(options.nominated, head.header_lines, head.special)
+        head.special += [(HOP_BY_HOP, line, b"") for line in hop_lines]
+        head.kinds |= HOP_BY_HOP

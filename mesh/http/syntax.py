@@ -11,6 +11,11 @@ TOKEN_BYTES = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklm
 """Source: RFC 9110 s5.6.2."""
 LINE_BYTES = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 """Everything that may occur in a line of a head: no control characters."""
+LINE_MARKS = bytes(byte if byte in LINE_BYTES else 0 for byte in range(256))
+"""For `0 in text.translate(LINE_MARKS)`: whether a byte may not occur in a line. Measured: a quarter of the cost of deleting what may."""
+TARGET_BYTES = bytes(set(range(0x21, 0x7F)) - {ord("#")})
+"""Printable ASCII without the fragment's sign. Source: RFC 9112 s3.2; quotes, brackets and the like pass, as in Envoy."""
+TARGET_MARKS = bytes(byte if byte in TARGET_BYTES else 0 for byte in range(256))
 HOST_BYTES = b"-._~!$&'()*+,;=:[]%0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """Source: RFC 3986 s3.2.2 with the port; no user information."""
 
@@ -18,22 +23,24 @@ _MAX_NAMES = 4096
 _MAX_REMEMBERED = 1024
 
 ORDINARY = 0
-HOST = 1
-CONTENT_LENGTH = 2
-TRANSFER_ENCODING = 3
-CONNECTION = 4
-HOP_BY_HOP = 5
-EXPECT = 6
-UPGRADE = 7
-REQUEST_ID = 8
-TRACEPARENT = 9
-TRACESTATE = 10
-FORWARDED_FOR = 11
-FORWARDED_PROTO = 12
-IDEMPOTENCY_KEY = 13
-IDENTITY = 14
-DATE = 15
-SERVER = 16
+HOST = 1 << 0
+CONTENT_LENGTH = 1 << 1
+TRANSFER_ENCODING = 1 << 2
+CONNECTION = 1 << 3
+HOP_BY_HOP = 1 << 4
+EXPECT = 1 << 5
+UPGRADE = 1 << 6
+REQUEST_ID = 1 << 7
+TRACEPARENT = 1 << 8
+TRACESTATE = 1 << 9
+FORWARDED_FOR = 1 << 10
+FORWARDED_PROTO = 1 << 11
+IDEMPOTENCY_KEY = 1 << 12
+IDENTITY = 1 << 13
+DATE = 1 << 14
+SERVER = 1 << 15
+ATTEMPT_COUNT = 1 << 16
+"""Kinds of header lines, as bits: the kinds of a whole head are one number."""
 
 _SPECIAL = {
     b"host": HOST,
@@ -59,9 +66,13 @@ _SPECIAL = {
     b"x-envoy-peer-metadata-id": IDENTITY,
     b"date": DATE,
     b"server": SERVER,
+    b"x-envoy-attempt-count": ATTEMPT_COUNT,
     b"x-envoy-upstream-service-time": HOP_BY_HOP,
 }
 """Headers that somebody looks at. IDENTITY: only a mesh proxy may say them, so what a client says is dropped."""
+
+PASSING = IDEMPOTENCY_KEY | DATE | SERVER | ATTEMPT_COUNT
+"""Looked at, and sent on like any other."""
 
 
 def _is_token(name: bytes) -> bool:
@@ -100,27 +111,6 @@ def bad_name(name: bytes) -> HttpSyntaxError:
     if name[-1:] in (b" ", b"\t"):
         return HttpSyntaxError(400, "space-before-colon", "white space between a header's name and its colon")
     return HttpSyntaxError(400, "bad-header-name", "a header's name is empty or holds a character that is not allowed")
-
-
-def split_head(block: bytes) -> list[bytes]:
-    """Split a head that ends in an empty line into its lines, without CRLF.
-
-    Raises HttpSyntaxError for a bare LF or CR, for NUL and other control characters.
-    """
-    lines = block[:-4].split(b"\r\n")
-    # What is left without the allowed bytes must be exactly the line breaks that the split has found.
-    if block.translate(None, LINE_BYTES) != b"\r\n" * (len(lines) + 1):
-        raise _bad_characters(block)
-    return lines
-
-
-def _bad_characters(block: bytes) -> HttpSyntaxError:
-    breaks = block.count(b"\r\n")
-    if block.count(b"\n") != breaks:
-        return HttpSyntaxError(400, "bare-lf", "a line ends in LF without CR")
-    if block.count(b"\r") != breaks:
-        return HttpSyntaxError(400, "bare-cr", "a CR that is not followed by LF")
-    return HttpSyntaxError(400, "control-character", "NUL or another control character in the head")
 
 
 def parse_content_length(value: bytes) -> int:

@@ -114,7 +114,7 @@ def test_series_are_bounded() -> None:
         return SeriesKey(direction=Direction.OUTBOUND, listener="l", route="r", cluster="c", endpoint=str(n))
 
     for n in range(MAX_SERIES + 50):
-        stats.request_series(key(n), {}, None).result(200, "").count += 1
+        stats.request_series(key(n), {}, None).result(200, "").add(1.0, 1, 1)
         stats.tcp_series(key(n), {}).opened += 1
     assert stats.overflowed
     assert sum(series.results[(200, "")].count for series in stats.all_requests()) == MAX_SERIES + 50
