@@ -116,7 +116,7 @@ class DownstreamConnection(asyncio.Protocol):
                     return
             if template is not None and not template.shape.has_body:
                 self._phase = _BUSY
-                self.exchange.begin(template, runtime)
+                self.exchange.begin(template)
                 return
         self._on_bytes(data)
 
@@ -193,7 +193,7 @@ class DownstreamConnection(asyncio.Protocol):
         if 0 < length <= len(buffer) - end and length <= MAX_WHOLE_BODY_BYTES:
             self._phase = Phase.BUSY
             self._buffer = buffer[end + length :]
-            self.exchange.begin(template, runtime, buffer[end : end + length])
+            self.exchange.begin(template, buffer[end : end + length])
             return True
         self._buffer = buffer[end:]
         if template.has_body:
@@ -202,7 +202,7 @@ class DownstreamConnection(asyncio.Protocol):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         else:
             self._phase = Phase.BUSY
-        self.exchange.begin(template, runtime)
+        self.exchange.begin(template)
         if self._phase is Phase.BODY and self._buffer:
             data, self._buffer = self._buffer, b""
             self._take_body(data)

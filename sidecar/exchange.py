@@ -52,7 +52,6 @@ class Exchange:
         "added_lines",
         "attempts",
         "branch",
-        "branch_index",
         "budget_waits",
         "closes",
         "connection",
@@ -72,7 +71,6 @@ class Exchange:
         "is_tunnel",
         "is_waiting",
         "last_move",
-        "method",
         "needs_budget",
         "out",
         "own_lines",
@@ -86,8 +84,6 @@ class Exchange:
         "request_id",
         "response_bytes",
         "retry_timer",
-        "route",
-        "runtime",
         "stale_retries",
         "started",
         "status",
@@ -100,10 +96,7 @@ class Exchange:
         "upstream_keeps_alive",
     )
     template: "RequestTemplate"
-    runtime: "HttpRuntime"
-    route: "RouteRuntime"
     branch: "Branch"
-    method: bytes
 
     def __init__(self, connection: "DownstreamConnection", plane: "Plane") -> None:
         self.connection = connection
@@ -117,7 +110,6 @@ class Exchange:
         """For the client, collected during one read from the upstream."""
         self.unsent = b""
         """The request's head, held back for the first bytes of its body."""
-        self.branch_index = 0
         self.started = self.request_done_at = self.last_move = 0.0
         self.request_bytes = 0
         self.request_id = b""
@@ -162,32 +154,37 @@ class Exchange:
         self.pinned: tuple[str, int] | None = None
         """The endpoint that the client's session belongs to: taken while it can be used."""
 
+    @property
+    def route(self) -> "RouteRuntime":
+        """What the request was routed by."""
+        return self.template.shape.route
+
+    @property
+    def runtime(self) -> "HttpRuntime":
+        """The configuration it began with."""
+        return self.template.shape.route.runtime
+
+    @property
+    def method(self) -> bytes:
+        return self.template.shape.method
+
     # -- the short way
 
-    def begin(self, template: "RequestTemplate", runtime: "HttpRuntime", body: bytes = b"") -> None:
+    def begin(self, template: "RequestTemplate", body: bytes = b"") -> None:
         """Start on a request whose head is complete. `body`: all of it, or empty when the connection feeds it later."""
         self.started = now = time.monotonic()
         self.template = template
-        self.runtime = runtime
-        shape = template.shape
-        self.method = shape.method
-        self.route = route = shape.route
         self.is_active = True
-        if body:
-            self.request_bytes = template.size_bytes + len(body)
-            self.request_done = self.is_dirty = True
-            self.request_done_at = now
-            self.replay.append(body)
-            self.replay_bytes = len(body)
-        else:
-            self.request_bytes = template.size_bytes
-            self.request_done = not shape.has_body
+        self.request_bytes = template.size_bytes
+        shape = template.shape
+        if shape.has_body:
+            self._begin_with_body(body, now)
+        route = shape.route
         if route.is_single:
-            index = 0
+            branch = route.branches[0]
         else:
-            index = route.pick(runtime.draw())
-        self.branch_index = index
-        self.branch = branch = route.branches[index]
+            branch = route.branches[route.pick(route.draw())]
+        self.branch = branch
         connection = self.connection
         connection.deadline = deadline = now + route.first_check_s
         if deadline < connection.wheel_at:
@@ -196,7 +193,7 @@ class Exchange:
         if route.is_special or cluster is None or cluster.picker is None or cluster.active >= cluster.max_requests:
             self._begin_slowly(now)
             return
-        host = cluster.picker.pick(runtime.draw)
+        host = cluster.picker.pick(route.draw)
         if (
             host is None
             or not host.idle
@@ -211,13 +208,20 @@ class Exchange:
         upstream.owner = self
         upstream.requests += 1
         self.is_plain = shape.is_plain and not self.plane.is_draining
-        wire = template.wires[index]
-        if wire is None:
-            wire = template.wire(index)
+        wire = template.wires.get(branch.index) or template.wire(branch)
         if shape.is_static:
             upstream.transport.write(wire + body if body else wire)
         else:
             upstream.transport.write(wire + self._extra(template) + body)
+
+    def _begin_with_body(self, body: bytes, now: float) -> None:
+        self.is_dirty = True
+        self.request_done = bool(body)
+        if body:
+            self.request_bytes += len(body)
+            self.request_done_at = now
+            self.replay.append(body)
+            self.replay_bytes = len(body)
 
     def complete(self, upstream: "UpstreamConnection", known: "ResponseTemplate", data: bytes, end: int) -> None:
         """A plain request's whole response is in `data`; its head, which ends at `end`, is `known`."""
@@ -255,7 +259,7 @@ class Exchange:
         self.is_active = False
         self.upstream = None
         self.is_plain = False
-        if self.trace is not None or self.runtime.access_log is not None:
+        if branch.is_recorded or self.trace is not None:
             self.status = known.plan.status
             self.response_bytes = known.size_bytes
             self.is_dirty = True
@@ -348,7 +352,7 @@ class Exchange:
         """Where the first attempt goes."""
         if cluster.picker is None:
             return cluster.original_host(self.connection.original_destination)
-        return cluster.picker.pick(self.runtime.draw)
+        return cluster.picker.pick(self.route.draw)
 
     def attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
         """Send the request to `host`, on a kept connection or a new one."""
@@ -380,7 +384,7 @@ class Exchange:
         upstream.owner = self
         upstream.requests += 1
         template = self.template
-        wire = template.wire(self.branch_index)
+        wire = template.wire(self.branch)
         if not template.shape.is_static:
             wire += self._extra(template)
         if holds_back:

@@ -4,7 +4,7 @@ One `HttpRuntime` belongs to one snapshot. Its caches are keyed by head bytes, b
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
 from mesh.http.lines import LINES
@@ -27,7 +27,6 @@ from sidecar.timers import NEVER
 MAX_CACHED_HEADS = 512
 MAX_CACHED_HEAD_BYTES = 2048
 _NO_MUTATION = HeaderMutation()
-MAX_RESPONSE_LINES = DEFAULT_LIMITS.max_header_count + 1
 _UNKNOWN = ResponsePlan(status=0, length=0, is_verbatim=False, drops=(), end=b"")
 _RESPONSE_DROPS = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | TRANSFER_ENCODING
 
@@ -43,6 +42,8 @@ class Branch:
         "_plans",
         "_skip",
         "cluster",
+        "index",
+        "is_recorded",
         "is_verbatim",
         "name",
         "provenance",
@@ -53,8 +54,14 @@ class Branch:
         "series",
     )
 
-    def __init__(self, route: "RouteRuntime", config: WeightedCluster | None, cluster: ClusterState | None) -> None:
+    def __init__(
+        self, route: "RouteRuntime", config: WeightedCluster | None, cluster: ClusterState | None, index: int = 0
+    ) -> None:
         self.route = route
+        self.index = index
+        """Its place in the split."""
+        self.is_recorded = route.runtime.access_log is not None
+        """Every request is written down."""
         self.name = config.name if config is not None else ""
         self.cluster = cluster
         """None: the snapshot has no such cluster."""
@@ -106,18 +113,24 @@ class Branch:
         remembered either way.
         """
         lines = block[:-4].split(b"\r\n")
-        key = [lines[0]]
+        status_line = lines[0]
+        del lines[0]
+        has_new = False
+        key = [status_line]
         known = LINES.entries.get
-        for line in lines[1:]:
+        for line in lines:
             entry = known(line)
             if entry is None:
+                has_new = True
                 entry = LINES.learn(line)
             if entry:
                 key.append(line)
+        if has_new:
+            LINES.remember(lines)
         plan = self._plans.get(tuple(key), _UNKNOWN)
         if plan is _UNKNOWN:
             plan = self._plan(block, tuple(key))
-        if plan is None or len(lines) > MAX_RESPONSE_LINES:
+        if plan is None or len(lines) > DEFAULT_LIMITS.max_header_count:
             return None
         wire = block[:-2] if plan.is_verbatim else self._response_wire(parse_response_head(block))
         for line in plan.drops:
@@ -174,6 +187,7 @@ class RouteRuntime:
         "branches",
         "compiled",
         "counts_attempts",
+        "draw",
         "filters",
         "first_check_s",
         "generates_ids",
@@ -183,7 +197,6 @@ class RouteRuntime:
         "is_traced",
         "last_shapes",
         "name",
-        "no_wires",
         "pick",
         "provenance",
         "repeats_all",
@@ -214,11 +227,14 @@ class RouteRuntime:
             self.timeout_s = action.timeout_s or NEVER
             if action.idle_timeout_s is not None:
                 self.idle_timeout_s = action.idle_timeout_s or NEVER
-            self.branches = tuple(Branch(self, one, runtime.clusters.get(one.name)) for one in action.clusters)
+            self.branches = tuple(
+                Branch(self, one, runtime.clusters.get(one.name), at) for at, one in enumerate(action.clusters)
+            )
         else:
             self.branches = (Branch(self, None, None),)
         self.branch_count = len(self.branches)
         self.is_single = self.branch_count == 1
+        self.draw = runtime.draw
         self.pick = compiled.pick if compiled is not None else _only
         """The index of the branch for a number in [0, 1)."""
         self.filters: Filters = ()
@@ -234,7 +250,6 @@ class RouteRuntime:
         """Shapes of request heads seen so far. See `shape_of`."""
         self.last_shapes: dict[int, RequestShape] = {}
         """The last shape by the kinds of its lines: one look-up by a number for most."""
-        self.no_wires: Sequence[bytes | None] = (None,) * self.branch_count
         self.repeats_all = self.retry is not None and self.retry.replay is Replay.ANY
         per_try_s = (self.retry.per_try_timeout_s if self.retry is not None else None) or NEVER
         self.first_check_s = min(self.timeout_s, self.idle_timeout_s, per_try_s)

@@ -6,8 +6,7 @@ responses it is a `ResponsePlan`. The bytes themselves are sent on as they came,
 proxy's own.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mesh.http.request import RequestHead
 from mesh.http.syntax import (
@@ -40,6 +39,8 @@ _BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
 _ATTEMPT_COUNT = frozenset({b"x-envoy-attempt-count"})
 _PROTO_HTTP = b"x-forwarded-proto: http"
 _NEVER_FORWARDED = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | EXPECT
+NO_WIRES: Final[dict[int, bytes]] = {}
+"""Of templates that are not kept; stays empty."""
 _SHAPELESS = CONNECTION | UPGRADE | EXPECT
 """Kinds whose values decide: heads with them share no shape."""
 
@@ -162,12 +163,12 @@ class RequestTemplate:
             parent = parse_traceparent(head.traceparent)
         self.parent: TraceContext | None = parent
         self.shape = shape_of(head, route, parent)
-        self.wires: Sequence[bytes | None] = route.no_wires
-        """Outgoing heads by branch, for a template that is kept (see `keep`)."""
+        self.wires: dict[int, bytes] = NO_WIRES
+        """Outgoing heads by the branch's index, for a template that is kept (see `keep`)."""
 
     def keep(self) -> None:
         """It will be used again: remember the outgoing heads too."""
-        self.wires = [None] * len(self.wires)
+        self.wires = {}
 
     @property
     def method(self) -> bytes:
@@ -194,21 +195,19 @@ class RequestTemplate:
         """The protocol that the client may switch to; empty: none."""
         return self.shape.upgrade
 
-    def wire(self, index: int) -> bytes:
-        """The outgoing head for branch `index`: complete when the shape is static, else without the terminating empty line."""
+    def wire(self, branch: "Branch") -> bytes:
+        """The outgoing head for a branch: complete when the shape is static, else without the terminating empty line."""
+        shape = self.shape
+        head = self.head
+        if not (shape.is_verbatim and branch.is_verbatim):
+            wire = self._build_anew(branch)
+        elif head.kinds & shape.drops:
+            wire = self._without_dropped() + shape.end
+        else:
+            wire = head.block[:-2] + shape.end
         wires = self.wires
-        wire = wires[index]
-        if wire is None:
-            shape = self.shape
-            branch = shape.route.branches[index]
-            if not (shape.is_verbatim and branch.is_verbatim):
-                wire = self._build_anew(branch)
-            elif self.head.kinds & shape.drops:
-                wire = self._without_dropped() + shape.end
-            else:
-                wire = self.head.block[:-2] + shape.end
-            if isinstance(wires, list):
-                wires[index] = wire
+        if wires is not NO_WIRES:
+            wires[branch.index] = wire
         return wire
 
     def _without_dropped(self) -> bytes:

@@ -26,8 +26,7 @@ Entry = tuple[int, bytes, Any]
 _MAX_LINES: Final = 4096
 _MAX_LINE_BYTES: Final = 256
 _EAGER: Final = 256
-_EVERY: Final = 7
-"""So many lines are kept one after the other; then every eighth, so that values that never come again don't fill the table."""
+"""So many lines are kept at once."""
 
 
 def _authority(value: bytes) -> bytes:
@@ -54,7 +53,6 @@ class LineTable:
         self.entries: dict[bytes, Entry | tuple[()]] = {}
         """For reading in loops; `learn` what is not in it."""
         self._turn = 0
-        """Lines to let pass before the next one is kept."""
 
     def learn(self, line: bytes) -> Entry | tuple[()]:
         """The entry of a line that is not in the table. Raises HttpSyntaxError if it is not a header line, or says something impossible."""
@@ -62,24 +60,23 @@ class LineTable:
         kind = NAMES.kinds.get(name)
         if kind is None or not colon or 0 in value.translate(LINE_MARKS):
             kind = _classify(line, name, colon)
-        entry: Entry | tuple[()] = ()
-        if kind:
-            read = _READERS.get(kind)
-            value = value.strip(b" \t")
-            entry = (kind, line, value if read is None else read(value))
-        self._turn -= 1
-        if self._turn < 0:
-            self._keep(line, entry)
-        return entry
+        if not kind:
+            return ()
+        read = _READERS.get(kind)
+        value = value.strip(b" \t")
+        return kind, line, value if read is None else read(value)
 
-    def _keep(self, line: bytes, entry: Entry | tuple[()]) -> None:
-        if len(line) > _MAX_LINE_BYTES:
+    def remember(self, lines: list[bytes]) -> None:
+        """Call it for heads that had new lines: keeps those of every sixteenth, so that values that never come again don't fill the table."""
+        entries = self.entries
+        self._turn += 1
+        if self._turn & 15 and len(entries) >= _EAGER:
             return
-        if len(self.entries) >= _MAX_LINES:
-            self.entries.clear()
-        if len(self.entries) >= _EAGER:
-            self._turn = _EVERY
-        self.entries[line] = entry
+        for line in lines:
+            if line not in entries and len(line) <= _MAX_LINE_BYTES:
+                if len(entries) >= _MAX_LINES:
+                    entries.clear()
+                entries[line] = self.learn(line)
 
 
 def _classify(line: bytes, name: bytes, colon: bytes) -> int:
@@ -98,12 +95,16 @@ def read_lines(lines: list[bytes]) -> list[Entry]:
     """The entries of those lines that somebody looks at, in order. Raises HttpSyntaxError for what is not a header line."""
     known = LINES.entries.get
     special: list[Entry] = []
+    has_new = False
     for line in lines:
         entry = known(line)
         if entry is None:
+            has_new = True
             entry = LINES.learn(line)
         if entry:
             special.append(entry)
+    if has_new:
+        LINES.remember(lines)
     return special
 
 

@@ -191,10 +191,12 @@ def parse_request_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Req
     special: list[Entry] = []
     head.special = special
     kinds = 0
+    has_new = False
     known = LINES.entries.get
     for line in lines:
         entry = known(line)
         if entry is None:
+            has_new = True
             entry = LINES.learn(line)
         if not entry:
             continue
@@ -211,6 +213,8 @@ def parse_request_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Req
             _take_special(kind, entry[2], kinds, head)
         kinds |= kind
     head.kinds = kinds
+    if has_new:
+        LINES.remember(lines)
     if not kinds & HOST and head.minor == 1:
         raise HttpSyntaxError(400, "bad-host", "an HTTP/1.1 request without Host")
     if kinds & _FRAMING:
