@@ -271,6 +271,32 @@ class Exchange:
             self._reset()
         connection.on_exchange_end(now)
 
+    def begin_stream(self, known: "ResponseTemplate", data: bytes, end: int) -> None:
+        """As `complete`, but `data` holds only the beginning of the body; the rest comes by `on_stream`, then `on_response_end`."""
+        now = self.last_move = time.monotonic()
+        host = self.host
+        assert host is not None
+        if host.health.has_failures:
+            host.health.succeed()
+        count_retry(self, host)
+        settle_retry(self)
+        self.stop_replay()
+        self.is_plain = False
+        self.is_dirty = self.has_responded = True
+        self.status = known.plan.status
+        self.response_bytes = len(data)
+        set_deadline(self, now)
+        transport = self.connection.transport
+        transport.write(known.wire + _service_time(int((now - self.started) * 1000)))
+        if end < len(data):
+            transport.write(memoryview(data)[end:])
+
+    def on_stream(self, data: bytes) -> None:
+        """More of the body."""
+        self.response_bytes += len(data)
+        self.last_move = time.monotonic()
+        self.connection.transport.write(data)
+
     def _extra(self, template: "RequestTemplate") -> bytes:
         """The header lines that are new in every request, and the empty line."""
         shape = template.shape

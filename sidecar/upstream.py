@@ -24,6 +24,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_left",
         "_reader",
         "has_upgraded",
         "host",
@@ -49,6 +50,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.has_upgraded = False
         self._buffer = b""
         self._reader: BodyReader | None = None
+        self._left = 0
+        """Bytes to come of a response that takes the short way."""
 
     # -- asyncio.Protocol
 
@@ -60,15 +63,35 @@ class UpstreamConnection(asyncio.Protocol):
         if owner is None:
             self.pool.discard(self)  # nobody asked: whatever it is, it would answer the next request
             return
+        if self._left:
+            self._stream(owner, data)
+            return
         if owner.is_plain and self._reader is None and not self._buffer:
             end = data.find(b"\r\n\r\n") + 4
             known = owner.branch.responses.get(data[:end])
             if known is None and end > 3:
                 known = self._learn(owner, data[:end])
-            if known is not None and known.size_bytes == len(data):
-                owner.complete(self, known, data, end)
-                return
+            if known is not None:
+                missing = known.size_bytes - len(data)
+                if missing == 0:
+                    owner.complete(self, known, data, end)
+                    return
+                if missing > 0:
+                    self._left = missing
+                    owner.begin_stream(known, data, end)
+                    return
         self._on_bytes(owner, data)
+
+    def _stream(self, owner: "Exchange", data: bytes) -> None:
+        """More of a body whose length is known, sent on as it comes."""
+        extra = len(data) - self._left
+        if extra < 0:
+            self._left = -extra
+            owner.on_stream(data)
+            return
+        owner.on_stream(data[: self._left] if extra else data)
+        self._left = 0
+        owner.on_response_end(self, [], keeps=not extra)
 
     def _learn(self, owner: "Exchange", block: bytes) -> "ResponseTemplate | None":
         try:

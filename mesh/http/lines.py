@@ -67,7 +67,7 @@ class LineTable:
         return kind, line, value if read is None else read(value)
 
     def remember(self, lines: list[bytes]) -> None:
-        """Call it for heads that had new lines: keeps those of every sixteenth, so that values that never come again don't fill the table."""
+        """Call it for heads that had new lines. Keeps those of every sixteenth: values that never come again don't fill the table."""
         entries = self.entries
         self._turn += 1
         if self._turn & 15 and len(entries) >= _EAGER:
