@@ -157,7 +157,7 @@ def _clusters(page: Exposition, clusters: Iterable[ClusterState], stats: ProxySt
         ("upstream_rq_pending_active", "gauge", "Requests waiting.", [state.pending for state in states]),
         ("upstream_cx_active", "gauge", "Open connections.", [state.connections for state in states]),
         ("membership_total", "gauge", "Endpoints.", [len(state.hosts) for state in states]),
-        ("membership_healthy", "gauge", "Endpoints in use.", [len(state.available) for state in states]),
+        ("membership_healthy", "gauge", "Usable endpoints.", [state.healthy for state in states]),
         (
             "outlier_detection_ejections_total",
             "counter",

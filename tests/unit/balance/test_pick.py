@@ -8,7 +8,6 @@ import pytest
 
 from mesh.balance.endpoint import Endpoint, LbPolicy
 from mesh.balance.errors import BalanceConfigError
-from mesh.balance.pick import LeastRequest, RoundRobin, make_picker
 
 pytestmark = pytest.mark.unit
 
