@@ -107,6 +107,10 @@ class EndpointState:
             and not self.is_removed
         )
 
+    def latency_ms(self) -> float | None:
+        """What PEAK_EWMA expects of it; None with another policy."""
+        return None if self.latency is None else round(self.latency.estimate_s(self.cluster.now()) * 1000.0, 3)
+
     def health_flags(self) -> str:
         """Why it is not simply healthy, in Envoy's words; `healthy` when nothing is wrong."""
         flags = (
@@ -274,6 +278,20 @@ class ClusterState:
         self.picker = balancer.picker
         self.available = balancer.available
         self.is_panicking = balancer.is_panicking
+
+    def now(self) -> float:
+        """By the cluster's clock."""
+        return self._clock()
+
+    def priority_load(self) -> tuple[int, ...]:
+        """Percent of the load per priority level, from 0 on; of requests without labels when there are subsets."""
+        balancer = self._subsets.fallback() if self._subsets is not None else self._balancer
+        shares = balancer.shares if balancer is not None else ()
+        return tuple(share.healthy_percent + share.degraded_percent for share in shares)
+
+    def active_subsets(self) -> int:
+        """Subsets that have an endpoint."""
+        return self._subsets.active if self._subsets is not None else 0
 
     def _look_at_hosts(self, now: float) -> None:
         """Health and weight of every host as of now."""

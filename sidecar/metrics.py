@@ -158,6 +158,32 @@ def _clusters(page: Exposition, clusters: Iterable[ClusterState], stats: ProxySt
         ("upstream_cx_active", "gauge", "Open connections.", [state.connections for state in states]),
         ("membership_total", "gauge", "Endpoints.", [len(state.hosts) for state in states]),
         ("membership_healthy", "gauge", "Usable endpoints.", [state.healthy for state in states]),
+        ("membership_degraded", "gauge", "Degraded endpoints.", [state.degraded for state in states]),
+        (
+            "membership_excluded",
+            "gauge",
+            "Endpoints that are not counted yet.",
+            [sum(host.is_check_excluded for host in state.hosts.values()) for state in states],
+        ),
+        (
+            "lb_healthy_panic",
+            "counter",
+            "Requests balanced over all endpoints because too few were healthy.",
+            [state.balance_counts.panic_picks for state in states],
+        ),
+        ("lb_subsets_active", "gauge", "Subsets that have an endpoint.", [state.active_subsets() for state in states]),
+        (
+            "lb_subsets_selected",
+            "counter",
+            "Requests to a subset of their own.",
+            [state.balance_counts.subsets_selected for state in states],
+        ),
+        (
+            "lb_subsets_fallback",
+            "counter",
+            "Requests to the fallback because no subset matched.",
+            [state.balance_counts.subsets_fallback for state in states],
+        ),
         (
             "outlier_detection_ejections_total",
             "counter",
