@@ -44,7 +44,7 @@ def answer_admin(source: AdminSource, path: str) -> Answer | None:
             dump = config_dump(plane.snapshot, plane.clusters)
             return json({"node": dict(source.identity), "xds": dict(source.xds_status()), **dump})
         case "/clusters":
-            return json([_cluster_row(plane.clusters[name]) for name in sorted(plane.clusters)])
+            return json([_cluster_with_hosts(plane.clusters[name]) for name in sorted(plane.clusters)])
         case "/stats":
             return text(200, _flat_stats(source))
         case "/server_info":
@@ -179,9 +179,12 @@ def _cluster_row(state: ClusterState) -> Row:
         "kind": config.kind.value,
         "policy": config.lb_policy.value,
         "endpoints": len(state.hosts),
+        "healthy": state.healthy,
+        "degraded": state.degraded,
         "usable": len(state.available),
         "ejections": state.ejections_total,
         "is_panicking": state.is_panicking,
+        "priority_load": " ".join(str(share) for share in state.priority_load()),
         "active_requests": state.active,
         "connections": state.connections,
         "outlier_detection": config.outlier is not None,
@@ -189,13 +192,21 @@ def _cluster_row(state: ClusterState) -> Row:
     }
 
 
+def _cluster_with_hosts(state: ClusterState) -> Row:
+    return {**_cluster_row(state), "hosts": [_endpoint_row(host) for host in state.hosts.values()]}
+
+
 def _endpoint_row(host: EndpointState) -> Row:
     return {
         "cluster": host.cluster.config.name,
         "address": host.text,
-        "weight": host.weight,
+        "weight": round(host.weight, 3),
         "priority": host.endpoint.priority,
+        "locality": str(host.endpoint.locality),
+        "locality_weight": host.endpoint.locality_weight,
         "health": "ejected" if host.health.ejected_until is not None else host.endpoint.health.value,
+        "health_flags": host.health_flags(),
+        "latency_ms": host.latency_ms(),
         "active_requests": host.active,
         "ejections": host.health.ejections_total,
         "workload": host.endpoint.workload.get("workload", ""),

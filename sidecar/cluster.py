@@ -5,12 +5,17 @@ are still there. Everything runs on the loop's thread.
 """
 
 import random
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mesh.balance.endpoint import Endpoint, Health, LbPolicy
-from mesh.balance.pick import Picker, make_picker
+from mesh.balance.balancer import BalanceCounts, Balancer, BalanceSpec, Surroundings
+from mesh.balance.endpoint import Endpoint, Health, Labels, LbPolicy
+from mesh.balance.ewma import Latency
+from mesh.balance.pick import Picker
+from mesh.balance.slow_start import slow_start_factor
+from mesh.balance.subset_balancer import SubsetBalancer
 from mesh.resilience.outlier import FailureKind, HostHealth, OutlierDetector
 from sidecar.config import Cluster, ClusterKind
 
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_ORIGINAL_HOSTS = 1024
 """Addresses remembered for an ORIGINAL_DST cluster; unused ones are dropped beyond it."""
+
+
+_USABLE = frozenset({Health.HEALTHY, Health.DEGRADED})
 
 
 class EndpointState:
@@ -33,12 +41,17 @@ class EndpointState:
         "endpoint",
         "health",
         "idle",
+        "is_check_excluded",
+        "is_check_failed",
         "is_removed",
+        "is_usable",
         "keeps_simply",
+        "latency",
         "open",
         "pending",
         "port",
         "text",
+        "usable_since",
         "weight",
     )
 
@@ -48,10 +61,22 @@ class EndpointState:
         self.address = endpoint.address
         self.port = endpoint.port
         self.text = f"{endpoint.address}:{endpoint.port}"
-        self.weight = endpoint.weight
+        self.weight: float = endpoint.weight
+        """The endpoint's, less while it warms up."""
         self.active = 0
         """Requests (and TCP connections) in flight."""
         self.health = HostHealth()
+        """What outlier detection thinks of it."""
+        self.is_check_failed = False
+        """The active health check says no. Whoever changes it calls the cluster's `rebuild`."""
+        self.is_check_excluded = False
+        """Not counted as a host at all: new and not checked yet, or out by its own word (see `sidecar.health_checking`)."""
+        self.is_usable = False
+        """Whether it may take requests; the cluster keeps it up to date."""
+        self.usable_since = 0.0
+        """Monotonic seconds: when it appeared or became usable again."""
+        self.latency: Latency | None = None
+        """Only with PEAK_EWMA. The exchange says when an attempt was answered well, `ClusterState.fail` when not."""
         self.idle: list[UpstreamConnection] = []
         """Connections ready for a request; the last one was used last."""
         self.open = 0
@@ -64,22 +89,61 @@ class EndpointState:
         """Whether a connection that becomes free can go to `idle` without further questions. See `refresh`."""
 
     def refresh(self) -> None:
-        """Call it when `pending` or `is_removed` changed."""
-        self.keeps_simply = not (self.is_removed or self.pending or self.cluster.config.max_requests_per_connection)
+        """Call it when `pending`, `is_removed` or `latency` changed."""
+        self.keeps_simply = not (
+            self.is_removed
+            or self.pending
+            or self.latency is not None
+            or self.cluster.config.max_requests_per_connection
+        )
+
+    def can_be_used(self) -> bool:
+        """What everybody thinks of it: the control plane, active checks, outlier detection."""
+        return (
+            self.endpoint.health in _USABLE
+            and self.health.ejected_until is None
+            and not self.is_check_failed
+            and not self.is_check_excluded
+            and not self.is_removed
+        )
+
+    def latency_ms(self) -> float | None:
+        """What PEAK_EWMA expects of it; None with another policy."""
+        return None if self.latency is None else round(self.latency.estimate_s(self.cluster.now()) * 1000.0, 3)
+
+    def health_flags(self) -> str:
+        """Why it is not simply healthy, in Envoy's words; `healthy` when nothing is wrong."""
+        flags = (
+            ("/failed_active_hc", self.is_check_failed),
+            ("/failed_outlier_check", self.health.ejected_until is not None),
+            ("/failed_eds_health", self.endpoint.health is Health.UNHEALTHY),
+            ("/eds_status_draining", self.endpoint.health is Health.DRAINING),
+            ("/degraded_eds_health", self.endpoint.health is Health.DEGRADED),
+        )
+        return "".join(name for name, is_set in flags if is_set) or "healthy"
 
 
 class ClusterState:
     """One cluster: the picker over the endpoints that may be used now, limits and outlier detection."""
 
     __slots__ = (
+        "_around",
+        "_balancer",
+        "_clock",
         "_rng",
+        "_subsets",
+        "_warming_until",
         "active",
         "available",
+        "balance_counts",
         "config",
         "connections",
+        "degraded",
         "detector",
         "ejections_total",
+        "healthy",
         "hosts",
+        "is_hashing",
         "is_original_dst",
         "is_panicking",
         "max_requests",
@@ -89,14 +153,29 @@ class ClusterState:
         "retries",
     )
 
-    def __init__(self, config: Cluster, rng: random.Random) -> None:
+    def __init__(self, config: Cluster, rng: random.Random, clock: Callable[[], float] = time.monotonic) -> None:
         self._rng = rng
+        self._clock = clock
         self.config = config
         self.hosts: dict[tuple[str, int], EndpointState] = {}
         self.available: tuple[EndpointState, ...] = ()
         """What the picker draws from."""
+        self.healthy = 0
+        """Endpoints that are usable and not degraded."""
+        self.degraded = 0
+        """Usable endpoints that the control plane calls degraded."""
         self.picker: Picker[EndpointState] | None = None
-        """None: ORIGINAL_DST, see `original_host`."""
+        """For requests without labels, keys and history. None: ORIGINAL_DST, see `original_host`."""
+        self.is_hashing = False
+        """Whether requests with equal keys go to one endpoint."""
+        self.balance_counts = BalanceCounts()
+        self._around = Surroundings(
+            clock=clock, draw=rng.random, in_flight=lambda: self.active, counts=self.balance_counts
+        )
+        self._balancer: Balancer[EndpointState] | None = None
+        self._subsets: SubsetBalancer[EndpointState] | None = None
+        self._warming_until = 0.0
+        """When the last endpoint has its full weight; 0: none is warming up."""
         self.active = 0
         """Requests in flight."""
         self.retries = 0
@@ -120,6 +199,7 @@ class ClusterState:
         return self._take(config)
 
     def _take(self, config: Cluster) -> list["UpstreamConnection"]:
+        self._make_balancer(self.config, config)
         self.config = config
         self.max_requests = config.limits.max_requests
         self.is_original_dst = config.kind is ClusterKind.ORIGINAL_DST
@@ -139,12 +219,33 @@ class ClusterState:
             else:
                 host.endpoint = endpoint
                 host.weight = endpoint.weight
-                host.refresh()
-        self.rebuild()
+        self._equip_hosts()
+        self._refresh(is_same_set=False)
         return closing
+
+    def _make_balancer(self, old: Cluster, new: Cluster) -> None:
+        """Balancers outlive configurations that don't concern them: with them their tables and turns."""
+        spec, subsets = _balance_spec(new), new.balance.subsets
+        self.is_hashing = spec.policy.is_hashing
+        if (self._balancer or self._subsets) and spec == _balance_spec(old) and subsets == old.balance.subsets:
+            return
+        self._balancer = Balancer(spec, self._around) if subsets is None else None
+        self._subsets = SubsetBalancer(subsets, spec, self._around) if subsets is not None else None
+
+    def _equip_hosts(self) -> None:
+        """Give each host what the policy needs."""
+        measures = self.config.lb_policy is LbPolicy.PEAK_EWMA
+        ewma = self.config.balance.ewma
+        for host in self.hosts.values():
+            if not measures:
+                host.latency = None
+            elif host.latency is None or host.latency.config != ewma:
+                host.latency = Latency(ewma, self._clock())
+            host.refresh()
 
     def _drop(self, host: EndpointState) -> list["UpstreamConnection"]:
         host.is_removed = True
+        host.is_usable = False
         host.refresh()
         idle, host.idle = host.idle, []
         return idle
@@ -153,53 +254,90 @@ class ClusterState:
         """The cluster is gone from the configuration. Returns idle connections that are to be closed."""
         closing = [connection for host in self.hosts.values() for connection in self._drop(host)]
         self.hosts = {}
-        self.rebuild()
+        self._refresh(is_same_set=False)
         return closing
 
     def rebuild(self) -> None:
-        """Work out anew what may be used. Call it when an endpoint was ejected or returned."""
+        """Work out anew what may be used. Call it when an endpoint was ejected or returned, or a check's verdict changed."""
+        self._refresh(is_same_set=True)
+
+    def _refresh(self, *, is_same_set: bool) -> None:
         if self.is_original_dst:
             self.picker = None
             return
         if self.detector is not None:
             self.detector.adopt(host.health for host in self.hosts.values())
-        levels: dict[int, list[EndpointState]] = {}
+        self._look_at_hosts(self._clock())
+        if self._subsets is not None:
+            self._subsets.update(tuple(self.hosts.values()), is_same_set=is_same_set)
+            balancer = self._subsets.fallback()
+        else:
+            assert self._balancer is not None
+            balancer = self._balancer
+            balancer.update(tuple(self.hosts.values()))
+        self.picker = balancer.picker
+        self.available = balancer.available
+        self.is_panicking = balancer.is_panicking
+
+    def now(self) -> float:
+        """By the cluster's clock."""
+        return self._clock()
+
+    def priority_load(self) -> tuple[int, ...]:
+        """Percent of the load per priority level, from 0 on; of requests without labels when there are subsets."""
+        balancer = self._subsets.fallback() if self._subsets is not None else self._balancer
+        shares = balancer.shares if balancer is not None else ()
+        return tuple(share.healthy_percent + share.degraded_percent for share in shares)
+
+    def active_subsets(self) -> int:
+        """Subsets that have an endpoint."""
+        return self._subsets.active if self._subsets is not None else 0
+
+    def _look_at_hosts(self, now: float) -> None:
+        """Health and weight of every host as of now."""
+        slow_start = self.config.balance.slow_start
+        self.healthy = self.degraded = 0
+        self._warming_until = 0.0
         for host in self.hosts.values():
-            if host.endpoint.health is not Health.DRAINING:
-                levels.setdefault(host.endpoint.priority, []).append(host)
-        self.available = ()
-        self.is_panicking = False
-        for _, level in sorted(levels.items()):
-            usable = [host for host in level if _is_usable(host)]
-            if len(usable) * 100 >= len(level) * self.config.panic_threshold_percent and usable:
-                self.available = tuple(usable)
-                break
-        else:
-            self._panic(levels)
-        self.picker = make_picker(
-            self.config.lb_policy, self.available, choices=self.config.choice_count, start=self._rng.random()
-        )
+            is_usable = host.can_be_used()
+            if is_usable and not host.is_usable:
+                host.usable_since = now
+            host.is_usable = is_usable
+            if not is_usable:
+                continue
+            if host.endpoint.health is Health.DEGRADED:
+                self.degraded += 1
+            else:
+                self.healthy += 1
+            if slow_start is not None:
+                host.weight = host.endpoint.weight * slow_start_factor(slow_start, now - host.usable_since)
+                if now < host.usable_since + slow_start.window_s:
+                    self._warming_until = max(self._warming_until, host.usable_since + slow_start.window_s)
 
-    def _panic(self, levels: dict[int, list[EndpointState]]) -> None:
-        """No priority level is healthy enough. Below the threshold the first level is used whole; a threshold of 0 uses what is usable."""
-        if not levels:
-            return
-        first = levels[min(levels)]
-        if self.config.panic_threshold_percent > 0:
-            self.is_panicking = True
-            self.available = tuple(first)
-        else:
-            self.available = tuple(host for level in levels.values() for host in level if _is_usable(host))
+    def pick_for(
+        self,
+        *,
+        hash_key: int | None = None,
+        labels: Labels = (),
+        pinned: tuple[str, int] | None = None,
+        tried: Sequence[EndpointState] = (),
+    ) -> EndpointState | None:
+        """A host for a request that is not plain; None when there is none. Not for ORIGINAL_DST.
 
-    def pick_other(self, tried: Sequence[EndpointState]) -> EndpointState | None:
-        """A host for a retry: among those not tried, if there are any, the one with the least in flight (ties by chance)."""
-        if self.picker is None:
-            return tried[-1] if tried else None
-        fresh = [host for host in self.available if host not in tried]
-        if not fresh:
-            return self.picker.pick(self._rng.random)
-        policy = LbPolicy.RANDOM if self.config.lb_policy is LbPolicy.RANDOM else LbPolicy.LEAST_REQUEST
-        return make_picker(policy, fresh).pick(self._rng.random)
+        `hash_key` (64 bits) decides with hashing policies; `labels`, sorted by name, choose the subset; `pinned` is taken while it is
+        usable; a host that was `tried` is avoided while there is another.
+        """
+        if pinned is not None:
+            host = self.hosts.get(pinned)
+            if host is not None and host.is_usable and host not in tried:
+                return host
+        balancer = self._subsets.find(labels) if self._subsets is not None else self._balancer
+        if balancer is None:
+            return None
+        if self.is_hashing:
+            key = hash_key if hash_key is not None else int(self._rng.random() * 0x1_0000_0000_0000_0000)
+            return balancer.pick_hash(key, tried)
+        return balancer.pick_other(tried) if tried else balancer.picker.pick(self._rng.random)
 
     def original_host(self, destination: tuple[str, int] | None) -> EndpointState | None:
         """The host of an ORIGINAL_DST cluster for the address that the client meant."""
@@ -219,6 +357,8 @@ class ClusterState:
 
     def fail(self, host: EndpointState, kind: FailureKind, now: float) -> bool:
         """Count a failure of `host`. True when it has just been ejected."""
+        if host.latency is not None:
+            host.latency.fail(now)
         detector = self.detector
         if detector is None or host.is_removed:
             return False
@@ -230,16 +370,35 @@ class ClusterState:
 
     def sweep(self, now: float) -> None:
         """Let ejected hosts return. Cheap when nothing is due; call it about once a second."""
+        if self.is_hashing:
+            self._advance_tables()
+        if self._warming_until:
+            self.rebuild()
         if self.detector is None or now < self.next_sweep:
             return
         self.next_sweep = now + self.detector.config.interval_s
         if self.detector.sweep((host.health for host in self.hosts.values()), now):
             self.rebuild()
 
+    def _advance_tables(self) -> None:
+        """Tables of hashing policies are made in slices, by requests or, without any, here."""
+        if self._balancer is not None:
+            self._balancer.advance()
+        if self._subsets is not None:
+            self._subsets.advance()
+
     def may_retry(self) -> bool:
         """Whether the retry budget has room."""
         return self.config.limits.retry_budget.allows(active_requests=self.active, active_retries=self.retries)
 
 
-def _is_usable(host: EndpointState) -> bool:
-    return host.endpoint.health is Health.HEALTHY and host.health.ejected_until is None
+def _balance_spec(config: Cluster) -> BalanceSpec:
+    subsets = config.balance.subsets
+    return BalanceSpec(
+        policy=config.lb_policy,
+        choices=config.choice_count,
+        panic_threshold_percent=config.panic_threshold_percent,
+        overprovisioning_percent=config.overprovisioning_percent,
+        options=config.balance,
+        is_locality_weighted=config.balance.is_locality_weighted and (subsets is None or subsets.is_locality_aware),
+    )

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mesh.balance.config import DEFAULT_OPTIONS, BalanceOptions
 from mesh.balance.endpoint import Endpoint, LbPolicy
 from mesh.resilience.limits import DEFAULT_LIMITS, CircuitLimits
 from mesh.resilience.outlier import OutlierConfig
@@ -150,6 +151,10 @@ class Cluster:
     outlier: OutlierConfig | None = None
     panic_threshold_percent: float = 50.0
     """Below this share of usable endpoints all are used. Source: common_lb_config.healthy_panic_threshold."""
+    overprovisioning_percent: int = 140
+    """From the endpoints' `LoadAssignment`."""
+    balance: BalanceOptions = DEFAULT_OPTIONS
+    """What the policy, localities, subsets and new endpoints need to know."""
     provenance: Provenance | None = None
 
     @property

@@ -50,6 +50,7 @@ class Exchange:
 
     __slots__ = (
         "added_lines",
+        "attempted_at",
         "attempts",
         "branch",
         "budget_waits",
@@ -110,7 +111,7 @@ class Exchange:
         """For the client, collected during one read from the upstream."""
         self.unsent = b""
         """The request's head, held back for the first bytes of its body."""
-        self.started = self.request_done_at = self.last_move = 0.0
+        self.started = self.request_done_at = self.last_move = self.attempted_at = 0.0
         self.request_bytes = 0
         self.request_id = b""
         self.own_lines = b""
@@ -240,6 +241,7 @@ class Exchange:
             upstream.idle_since = now
             host.idle.append(upstream)
         else:
+            self._measure(host, now)
             self.plane.pool.keep(upstream)
         if host.health.has_failures:
             host.health.succeed()
@@ -278,6 +280,7 @@ class Exchange:
         assert host is not None
         if host.health.has_failures:
             host.health.succeed()
+        self._measure(host, now)
         count_retry(self, host)
         settle_retry(self)
         self.stop_replay()
@@ -296,6 +299,11 @@ class Exchange:
         self.response_bytes += len(data)
         self.last_move = time.monotonic()
         self.connection.transport.write(data)
+
+    def _measure(self, host: EndpointState, now: float) -> None:
+        """The attempt at hand was answered well: policies that go by latency want to know when."""
+        if host.latency is not None:
+            host.latency.observe(now - max(self.started, self.attempted_at), now)
 
     def _extra(self, template: "RequestTemplate") -> bytes:
         """The header lines that are new in every request, and the empty line."""
@@ -378,7 +386,7 @@ class Exchange:
         """Where the first attempt goes."""
         if cluster.picker is None:
             return cluster.original_host(self.connection.original_destination)
-        return cluster.picker.pick(self.route.draw)
+        return cluster.pick_for(hash_key=self.hash_key, labels=self.branch.labels, pinned=self.pinned)
 
     def attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
         """Send the request to `host`, on a kept connection or a new one."""
@@ -386,6 +394,7 @@ class Exchange:
             self.reply_with(503, flag.NO_HEALTHY_UPSTREAM, f'cluster "{cluster.config.name}" has no usable endpoint')
             return
         self.host = host
+        self.attempted_at = now
         host.active += 1
         cluster.active += 1
         upstream = host.idle[-1] if host.idle else None
@@ -572,6 +581,8 @@ class Exchange:
             host.cluster.fail(host, FailureKind.GATEWAY_ERROR if gateway else FailureKind.SERVER_ERROR, now)
         elif host.health.has_failures:
             host.health.succeed()
+        if status < 500:
+            self._measure(host, now)
         count_retry(self, host)
         if status in self.route.retry_statuses and try_elsewhere(self, upstream, head, status, is_whole=is_whole):
             return False

@@ -105,7 +105,10 @@ def other_host(exchange: "Exchange") -> EndpointState | None:
     if cluster.picker is None:
         return cluster.original_host(exchange.connection.original_destination)
     avoid = exchange.route.retry is None or exchange.route.retry.avoid_previous_hosts
-    return cluster.pick_other(exchange.tried if avoid else ())
+    tried = exchange.tried if avoid else ()
+    return cluster.pick_for(
+        hash_key=exchange.hash_key, labels=exchange.branch.labels, pinned=exchange.pinned, tried=tried
+    )
 
 
 def settle_retry(exchange: "Exchange") -> None:

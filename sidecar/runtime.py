@@ -45,6 +45,7 @@ class Branch:
         "index",
         "is_recorded",
         "is_verbatim",
+        "labels",
         "name",
         "provenance",
         "request_mutations",
@@ -65,6 +66,8 @@ class Branch:
         self.name = config.name if config is not None else ""
         self.cluster = cluster
         """None: the snapshot has no such cluster."""
+        self.labels = config.metadata_match if config is not None else ()
+        """Which of the cluster's endpoints may be used."""
         self.provenance = (config.provenance if config is not None else None) or route.provenance
         own_request = config.request_headers if config is not None else _NO_MUTATION
         own_response = config.response_headers if config is not None else _NO_MUTATION
@@ -239,7 +242,7 @@ class RouteRuntime:
         """The index of the branch for a number in [0, 1)."""
         self.filters: Filters = ()
         """What else is done to this route's requests."""
-        self.is_special = bool(self.filters)
+        self.is_special = bool(self.filters) or any(branch.labels for branch in self.branches)
         """No request of this route takes the short way."""
         config = runtime.filter
         self.is_traced = config.tracing is not None

@@ -168,7 +168,7 @@ class TcpConnection(asyncio.Protocol):
     def _pick_host(self, cluster: ClusterState, tried: list[EndpointState]) -> EndpointState | None:
         if cluster.picker is None:
             return cluster.original_host(self.original_destination)
-        return cluster.pick_other(tried) if tried else cluster.picker.pick(self.plane.rng.random)
+        return cluster.pick_for(tried=tried)
 
     async def _dial(self, cluster: ClusterState, host: EndpointState) -> TcpUpstream | None:
         try:

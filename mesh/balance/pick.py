@@ -1,7 +1,7 @@
 """Picking one host out of a set: round robin, least request, random. Chance comes in as a function.
 
 The hosts are the caller's own objects; a picker only reads `active` and `weight`. A picker belongs to one fixed sequence of hosts:
-when the set changes (an endpoint comes, goes, is ejected) the caller makes a new one.
+when the set or a weight changes (an endpoint comes, goes, is ejected, warms up) the caller makes a new one.
 """
 
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Generic, Protocol, TypeVar
 
-from mesh.balance.endpoint import LbPolicy
+from mesh.balance.edf import Edf
 
 Draw = Callable[[], float]
 """Uniform in [0, 1)."""
@@ -24,11 +24,13 @@ class Host(Protocol):
         ...
 
     @property
-    def weight(self) -> int: ...
+    def weight(self) -> float:
+        """Relative to the others, > 0."""
+        ...
 
 
 H = TypeVar("H", bound=Host)
-H_co = TypeVar("H_co", bound=Host, covariant=True)
+H_co = TypeVar("H_co", covariant=True)
 
 
 class Picker(Protocol[H_co]):
@@ -37,29 +39,40 @@ class Picker(Protocol[H_co]):
     def pick(self, draw: Draw) -> H_co | None: ...
 
 
+class WeightedDraw(Generic[H]):
+    """Draws hosts by weight."""
+
+    __slots__ = ("_cumulative", "_hosts", "_last", "_total", "is_uniform")
+
+    def __init__(self, hosts: Sequence[H]) -> None:
+        self._hosts = hosts
+        self._last = len(hosts) - 1
+        self.is_uniform = has_equal_weights(hosts)
+        self._cumulative = [] if self.is_uniform else list(accumulate(host.weight for host in hosts))
+        self._total = self._cumulative[-1] if self._cumulative else 0.0
+
+    def draw(self, draw: Draw) -> H:
+        """One of at least one."""
+        if self.is_uniform:
+            return self._hosts[int(draw() * len(self._hosts))]
+        return self._hosts[bisect_right(self._cumulative, draw() * self._total, 0, self._last)]
+
+
 class LeastRequest(Generic[H]):
-    """Power of two choices: draw hosts at random by weight, take the one with the fewest requests in flight per weight.
+    """Power of two choices: draw hosts at random, take the one with the fewest requests in flight. For equal weights."""
 
-    DEVIATION: with unequal weights Envoy scans all hosts by weight/(active+1); drawing by weight and comparing active/weight gives the
-    same shares without a scan.
-    """
-
-    __slots__ = ("_choices", "_count", "_cumulative", "_hosts", "_total")
+    __slots__ = ("_choices", "_count", "_hosts")
 
     def __init__(self, hosts: Sequence[H], choices: int = 2) -> None:
         self._hosts = tuple(hosts)
         self._count = len(self._hosts)
         self._choices = max(2, choices)
-        self._cumulative = _cumulative_weights(self._hosts)
-        self._total = self._cumulative[-1] if self._cumulative else 0
 
     def pick(self, draw: Draw) -> H | None:
         count = self._count
         hosts = self._hosts
         if count < 2:
             return hosts[0] if count else None
-        if self._cumulative:
-            return self._pick_weighted(draw)
         first = int(draw() * count)
         best = hosts[first]
         if self._choices == 2:
@@ -73,74 +86,72 @@ class LeastRequest(Generic[H]):
                 best = other
         return best
 
-    def _pick_weighted(self, draw: Draw) -> H:
-        hosts, cumulative, total = self._hosts, self._cumulative, self._total
-        best = hosts[bisect_right(cumulative, draw() * total)]
-        for _ in range(self._choices - 1):
-            other = hosts[bisect_right(cumulative, draw() * total)]
-            if other.active * best.weight < best.active * other.weight:
-                best = other
-        return best
+
+class WeightedLeastRequest(Generic[H]):
+    """Turns by weight / (requests in flight + 1) ** bias, looked at when a host has its turn. Source: Envoy, least request."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self, hosts: Sequence[H], bias: float = 1.0, start: float = 0.0) -> None:
+        self._turns: Edf[H] | None = (
+            Edf(hosts, lambda host: host.weight / (host.active + 1) ** bias, start) if hosts else None
+        )
+
+    def pick(self, draw: Draw) -> H | None:
+        return self._turns.next() if self._turns is not None else None
 
 
-class Random(Generic[H]):
-    """Uniform by weight."""
+class FullScan(Generic[H]):
+    """The host with the fewest requests in flight of all; ties are broken by chance. For equal weights; costs a look at each."""
 
-    __slots__ = ("_cumulative", "_hosts", "_total")
+    __slots__ = ("_hosts",)
 
     def __init__(self, hosts: Sequence[H]) -> None:
         self._hosts = tuple(hosts)
-        self._cumulative = _cumulative_weights(self._hosts)
-        self._total = self._cumulative[-1] if self._cumulative else 0
 
     def pick(self, draw: Draw) -> H | None:
         if not self._hosts:
             return None
-        if self._cumulative:
-            return self._hosts[bisect_right(self._cumulative, draw() * self._total)]
-        return self._hosts[int(draw() * len(self._hosts))]
+        least = min(host.active for host in self._hosts)
+        best = [host for host in self._hosts if host.active == least]
+        return best[int(draw() * len(best))]
+
+
+class Random(Generic[H]):
+    """By weight."""
+
+    __slots__ = ("_hosts", "_one")
+
+    def __init__(self, hosts: Sequence[H]) -> None:
+        self._hosts = tuple(hosts)
+        self._one = WeightedDraw(self._hosts)
+
+    def pick(self, draw: Draw) -> H | None:
+        return self._one.draw(draw) if self._hosts else None
 
 
 class RoundRobin(Generic[H]):
-    """One after the other; with unequal weights the smooth weighted order (nginx's): no bursts on the heavy ones."""
+    """One after the other; with unequal weights in turns without bursts on the heavy ones."""
 
-    __slots__ = ("_credit", "_hosts", "_is_weighted", "_next", "_total")
+    __slots__ = ("_hosts", "_next", "_turns")
 
     def __init__(self, hosts: Sequence[H], start: float = 0.0) -> None:
         """`start`, uniform in [0, 1), is where the round begins: proxies that start together should not all begin alike."""
         self._hosts = tuple(hosts)
-        self._is_weighted = bool(_cumulative_weights(self._hosts))
-        self._credit = [0] * len(self._hosts)
-        self._total = sum(host.weight for host in self._hosts)
+        self._turns = None if has_equal_weights(hosts) else Edf(hosts, lambda host: host.weight, start)
         self._next = int(start * len(self._hosts))
 
     def pick(self, draw: Draw) -> H | None:
+        if self._turns is not None:
+            return self._turns.next()
         hosts = self._hosts
         if not hosts:
             return None
-        if self._is_weighted:
-            credit = self._credit
-            for at, host in enumerate(hosts):
-                credit[at] += host.weight
-            best = max(range(len(hosts)), key=credit.__getitem__)
-            credit[best] -= self._total
-            return hosts[best]
         at = self._next
         self._next = at + 1 if at + 1 < len(hosts) else 0
         return hosts[at]
 
 
-def _cumulative_weights(hosts: Sequence[Host]) -> list[int]:
-    """Empty when all weights are equal."""
-    if len({host.weight for host in hosts}) <= 1:
-        return []
-    return list(accumulate(host.weight for host in hosts))
-
-
-def make_picker(policy: LbPolicy, hosts: Sequence[H], *, choices: int = 2, start: float = 0.0) -> Picker[H]:
-    """The picker for a policy over `hosts`."""
-    if policy is LbPolicy.LEAST_REQUEST:
-        return LeastRequest(hosts, choices)
-    if policy is LbPolicy.RANDOM:
-        return Random(hosts)
-    return RoundRobin(hosts, start)
+def has_equal_weights(hosts: Sequence[Host]) -> bool:
+    """Also of one host, or none."""
+    return not hosts or all(host.weight == hosts[0].weight for host in hosts)

@@ -133,6 +133,8 @@ class WeightedCluster:
     """The cluster's name."""
     weight: int = 1
     """Share of the sum over all branches, >= 0."""
+    metadata_match: tuple[tuple[str, str], ...] = ()
+    """Only endpoints with these labels are used. Sorted. Source: Envoy metadata_match, filter_metadata["envoy.lb"]."""
     request_headers: HeaderMutation = HeaderMutation()
     response_headers: HeaderMutation = HeaderMutation()
     provenance: Provenance | None = None

@@ -14,9 +14,9 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 
-from mesh.balance.endpoint import Endpoint
+from mesh.balance.endpoint import LoadAssignment
 from mesh.routing.table import RouteTable
-from mesh.xds.decode_endpoints import decode_endpoints
+from mesh.xds.decode_endpoints import decode_assignment
 from mesh.xds.decode_routes import decode_route_table
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import unpack
@@ -24,6 +24,8 @@ from mesh.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from sidecar.config import HttpFilter, Listener, Snapshot
 from sidecar.decode.clusters import DecodedCluster, decode_cluster
 from sidecar.decode.listeners import decode_listener
+
+NO_ENDPOINTS: Final = LoadAssignment()
 
 
 @dataclass(slots=True)
@@ -33,7 +35,7 @@ class Resources:
     listeners: dict[str, Listener] = field(default_factory=dict)
     clusters: dict[str, DecodedCluster] = field(default_factory=dict)
     routes: dict[str, RouteTable] = field(default_factory=dict)
-    endpoints: dict[str, tuple[Endpoint, ...]] = field(default_factory=dict)
+    endpoints: dict[str, LoadAssignment] = field(default_factory=dict)
 
     def copy(self) -> "Resources":
         """A copy whose changes don't show here."""
@@ -73,7 +75,7 @@ _DECODERS: Final[Mapping[str, tuple[Callable[[], Any], Callable[[Any, str], Any]
     LISTENER: (listener_pb2.Listener, decode_listener),
     CLUSTER: (cluster_pb2.Cluster, decode_cluster),
     ROUTE: (route_pb2.RouteConfiguration, decode_route_table),
-    ENDPOINT: (endpoint_pb2.ClusterLoadAssignment, decode_endpoints),
+    ENDPOINT: (endpoint_pb2.ClusterLoadAssignment, decode_assignment),
 }
 
 
@@ -99,7 +101,7 @@ class Assembly:
     def remove(self, type_url: str, name: str) -> None:
         """A resource is gone. Endpoints that are gone are an empty set: their cluster may still stand."""
         if type_url == ENDPOINT:
-            self.staged.endpoints[name] = ()
+            self.staged.endpoints[name] = LoadAssignment()
         else:
             self.staged.of_type(type_url).pop(name, None)
 
@@ -140,7 +142,9 @@ def make_snapshot(resources: Resources, version: str) -> Snapshot:
         listeners=listeners,
         route_tables=dict(resources.routes),
         clusters={
-            name: found.with_endpoints(resources.endpoints.get(found.eds_name, ())) if found.eds_name else found.cluster
+            name: found.with_endpoints(resources.endpoints.get(found.eds_name, NO_ENDPOINTS))
+            if found.eds_name
+            else found.cluster
             for name, found in resources.clusters.items()
         },
     )

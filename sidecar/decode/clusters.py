@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
-from envoy.extensions.load_balancing_policies.random.v3 import random_pb2
-from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
-from mesh.balance.endpoint import Endpoint, LbPolicy
-from mesh.xds.decode_endpoints import decode_endpoints
+from mesh.balance.endpoint import LoadAssignment
+from mesh.xds.decode_endpoints import decode_assignment
 from mesh.xds.decode_resilience import decode_limits, decode_outlier
 from mesh.xds.decode_routes import decode_provenance
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, seconds, unpack, wrapped
 from sidecar.config import Cluster, ClusterKind
+from sidecar.decode.balancing import decode_balancing
 
 _Type: Final = cluster_pb2.Cluster
 _SUPPORTED: Final = (
@@ -25,7 +23,11 @@ _SUPPORTED: Final = (
     "eds_cluster_config",
     "connect_timeout",
     "lb_policy",
+    "round_robin_lb_config",
     "least_request_lb_config",
+    "ring_hash_lb_config",
+    "maglev_lb_config",
+    "lb_subset_config",
     "load_balancing_policy",
     "load_assignment",
     "circuit_breakers",
@@ -45,7 +47,6 @@ _HARMLESS: Final = (
     "upstream_connection_options",
     "ignore_health_on_host_removal",
     "close_connections_on_host_health_failure",
-    "round_robin_lb_config",
 )
 """Accepted: names are not resolved here, and statistics have their own names."""
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -62,34 +63,41 @@ class DecodedCluster:
     is_http2: bool = False
     """Speaks only HTTP/2, so no route may lead there; gRPC collectors do."""
 
-    def with_endpoints(self, endpoints: tuple[Endpoint, ...]) -> Cluster:
+    def with_endpoints(self, assignment: LoadAssignment) -> Cluster:
         """The cluster, complete."""
-        return dataclasses.replace(self.cluster, endpoints=endpoints)
+        return dataclasses.replace(
+            self.cluster,
+            endpoints=assignment.endpoints,
+            overprovisioning_percent=assignment.overprovisioning_percent,
+        )
 
 
 def decode_cluster(cluster: Any, path: str) -> DecodedCluster:
     """One cluster. Raises DecodeError."""
     only(cluster, path, *_SUPPORTED, *_HARMLESS)
     kind, eds_name = _kind(cluster, path)
-    policy, choices = _lb_policy(cluster, path, kind)
+    balancing = decode_balancing(cluster, path)
     options = _protocol_options(cluster, path)
-    common, where = cluster.common_lb_config, join(path, "common_lb_config")
-    only(common, where, "healthy_panic_threshold", "update_merge_window", "ignore_new_hosts_until_first_hc")
-    has_panic = common.HasField("healthy_panic_threshold")
+    is_static = kind is ClusterKind.STATIC and not eds_name
+    assignment = (
+        decode_assignment(cluster.load_assignment, join(path, "load_assignment")) if is_static else LoadAssignment()
+    )
     connect_timeout = seconds(cluster, "connect_timeout")
     has_outlier = cluster.HasField("outlier_detection")
     decoded = Cluster(
         name=cluster.name,
         kind=kind,
-        endpoints=_static_endpoints(cluster, path) if kind is ClusterKind.STATIC and not eds_name else (),
-        lb_policy=policy,
-        choice_count=choices,
+        endpoints=assignment.endpoints,
+        overprovisioning_percent=assignment.overprovisioning_percent,
+        lb_policy=balancing.policy,
+        choice_count=balancing.choices,
+        panic_threshold_percent=balancing.panic_threshold_percent,
+        balance=balancing.options,
         connect_timeout_s=5.0 if connect_timeout is None else connect_timeout,
         idle_timeout_s=_idle_timeout(options),
         max_requests_per_connection=_max_requests(options),
         limits=decode_limits(cluster.circuit_breakers, join(path, "circuit_breakers")),
         outlier=decode_outlier(cluster.outlier_detection, join(path, "outlier_detection")) if has_outlier else None,
-        panic_threshold_percent=common.healthy_panic_threshold.value if has_panic else 50.0,
         provenance=decode_provenance(cluster),
     )
     is_http2 = options is not None and options.explicit_http_config.HasField("http2_protocol_options")
@@ -106,57 +114,6 @@ def _kind(cluster: Any, path: str) -> tuple[ClusterKind, str]:
             raise DecodeError(join(where, "eds_config"), "want ads: {}; endpoints from elsewhere are not supported")
         return ClusterKind.STATIC, config.service_name or cluster.name
     return ClusterKind.STATIC, ""
-
-
-def _static_endpoints(cluster: Any, path: str) -> tuple[Endpoint, ...]:
-    return decode_endpoints(cluster.load_assignment, join(path, "load_assignment"))
-
-
-_POLICIES: Final = {
-    _Type.ROUND_ROBIN: LbPolicy.ROUND_ROBIN,
-    _Type.LEAST_REQUEST: LbPolicy.LEAST_REQUEST,
-    _Type.RANDOM: LbPolicy.RANDOM,
-    _Type.LOAD_BALANCING_POLICY_CONFIG: LbPolicy.ROUND_ROBIN,
-}
-_TYPED_POLICIES: Final = {
-    "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest": (
-        least_request_pb2.LeastRequest,
-        LbPolicy.LEAST_REQUEST,
-    ),
-    "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin": (
-        round_robin_pb2.RoundRobin,
-        LbPolicy.ROUND_ROBIN,
-    ),
-    "envoy.extensions.load_balancing_policies.random.v3.Random": (random_pb2.Random, LbPolicy.RANDOM),
-}
-
-
-def _lb_policy(cluster: Any, path: str, kind: ClusterKind) -> tuple[LbPolicy, int]:
-    """The policy and, for least request, how many hosts are compared. The first known one of a list of typed policies wins."""
-    where = join(path, "load_balancing_policy.policies")
-    names = []
-    for i, one in enumerate(cluster.load_balancing_policy.policies):
-        typed = one.typed_extension_config.typed_config
-        names.append(typed.type_url.rpartition("/")[2])
-        if names[-1] in _TYPED_POLICIES:
-            make, policy = _TYPED_POLICIES[names[-1]]
-            _, message = unpack(typed, f"{where}[{i}]", {names[-1]: make})
-            only(message, f"{where}[{i}]", "choice_count")
-            return policy, max(wrapped(message, "choice_count", 2), 2) if policy is LbPolicy.LEAST_REQUEST else 2
-    if names:
-        raise DecodeError(
-            where, f"none of {', '.join(names)} is supported; known: {', '.join(sorted(_TYPED_POLICIES))}"
-        )
-    if cluster.lb_policy == _Type.CLUSTER_PROVIDED and kind is ClusterKind.ORIGINAL_DST:
-        return LbPolicy.ROUND_ROBIN, 2
-    if cluster.lb_policy not in _POLICIES:
-        name = _Type.LbPolicy.Name(cluster.lb_policy)
-        raise DecodeError(
-            join(path, "lb_policy"), f"{name} is not supported; want ROUND_ROBIN, LEAST_REQUEST or RANDOM"
-        )
-    config, where = cluster.least_request_lb_config, join(path, "least_request_lb_config")
-    only(config, where, "choice_count")
-    return _POLICIES[cluster.lb_policy], max(wrapped(config, "choice_count", 2), 2)
 
 
 def _protocol_options(cluster: Any, path: str) -> Any:

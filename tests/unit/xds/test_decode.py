@@ -240,21 +240,11 @@ def test_cluster_with_everything() -> None:
     assert (found.panic_threshold_percent, found.idle_timeout_s, found.max_requests_per_connection) == (0.0, 9.0, 5)
 
 
-def test_typed_load_balancing_policies_take_the_first_known_one() -> None:
-    base = "type.googleapis.com/envoy.extensions.load_balancing_policies"
-    policies = [
-        {"typed_extension_config": {"name": "a", "typed_config": {"@type": f"{base}.maglev.v3.Maglev"}}},
-        {"typed_extension_config": {"name": "b", "typed_config": {"@type": f"{base}.random.v3.Random"}}},
-    ]
-    found = cluster(type="STATIC", load_balancing_policy={"policies": policies}).cluster
-    assert found.lb_policy is LbPolicy.RANDOM
-
-
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
         ({"health_checks": [{"timeout": "1s"}]}, "cluster.health_checks"),
-        ({"lb_policy": "MAGLEV"}, "cluster.lb_policy"),
+        ({"lb_policy": "CLUSTER_PROVIDED"}, "cluster.lb_policy"),
         ({"outlier_detection": {"enforcing_success_rate": 100}}, "cluster.outlier_detection.enforcing_success_rate"),
         (
             {"outlier_detection": {"enforcing_consecutive_5xx": 50}},
