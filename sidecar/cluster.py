@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mesh.balance.endpoint import Endpoint, Health, LbPolicy
 from mesh.balance.pick import Picker, make_picker
-from mesh.resilience.outlier import FailureKind, HostHealth, OutlierDetector
+from mesh.resilience.outlier import EjectionCounts, FailureKind, HostHealth, OutlierDetector
 from sidecar.config import Cluster, ClusterKind
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ClusterState:
         "config",
         "connections",
         "detector",
-        "ejections_total",
+        "ejections",
         "hosts",
         "is_original_dst",
         "is_panicking",
@@ -106,7 +106,7 @@ class ClusterState:
         self.connections = 0
         self.is_panicking = False
         """Too few endpoints are usable, so all are used."""
-        self.ejections_total = 0
+        self.ejections = EjectionCounts()
         self.next_sweep = 0.0
         self.detector: OutlierDetector | None = None
         self.is_original_dst = False
@@ -125,8 +125,10 @@ class ClusterState:
         self.is_original_dst = config.kind is ClusterKind.ORIGINAL_DST
         if config.outlier is None:
             self.detector = None
+            for host in self.hosts.values():
+                host.health.ejected_until = None  # nobody would let it return
         elif self.detector is None or self.detector.config != config.outlier:
-            self.detector = OutlierDetector(config.outlier)
+            self.detector = OutlierDetector(config.outlier, self._rng.random, self.ejections)
         wanted = {(endpoint.address, endpoint.port): endpoint for endpoint in config.endpoints}
         closing: list[UpstreamConnection] = []
         if not self.is_original_dst:
@@ -224,12 +226,16 @@ class ClusterState:
             return False
         if not detector.on_failure(host.health, kind, hosts=len(self.hosts), now=now):
             return False
-        self.ejections_total += 1
         self.rebuild()
         return True
 
+    @property
+    def ejections_total(self) -> int:
+        """Ejections so far, also by earlier configurations."""
+        return self.ejections.total
+
     def sweep(self, now: float) -> None:
-        """Let ejected hosts return. Cheap when nothing is due; call it about once a second."""
+        """Let ejected hosts return and eject others by their rates. Cheap when nothing is due; call it about once a second."""
         if self.detector is None or now < self.next_sweep:
             return
         self.next_sweep = now + self.detector.config.interval_s

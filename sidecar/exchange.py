@@ -237,8 +237,10 @@ class Exchange:
             host.idle.append(upstream)
         else:
             self.plane.pool.keep(upstream)
-        if host.health.has_failures:
-            host.health.succeed()
+        health = host.health
+        health.successes += 1
+        if health.has_failures:
+            health.succeed()
         branch = self.branch
         series = branch.series.get(host)
         if series is None:
@@ -540,8 +542,10 @@ class Exchange:
         if status >= 500:
             gateway = status in (502, 503, 504)
             host.cluster.fail(host, FailureKind.GATEWAY_ERROR if gateway else FailureKind.SERVER_ERROR, now)
-        elif host.health.has_failures:
-            host.health.succeed()
+        else:
+            host.health.successes += 1
+            if host.health.has_failures:
+                host.health.succeed()
         count_retry(self, host)
         if status in self.route.retry_statuses and try_elsewhere(self, upstream, head, status, is_whole=is_whole):
             return False
