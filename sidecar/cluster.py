@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mesh.balance.endpoint import Endpoint, Health, LbPolicy
 from mesh.balance.pick import Picker, make_picker
 from mesh.resilience.outlier import EjectionCounts, FailureKind, HostHealth, OutlierDetector
+from sidecar.cluster_counts import ClusterCounts
 from sidecar.config import Cluster, ClusterKind
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class ClusterState:
         "available",
         "config",
         "connections",
+        "counts",
         "detector",
         "ejections",
         "hosts",
@@ -107,6 +109,7 @@ class ClusterState:
         self.is_panicking = False
         """Too few endpoints are usable, so all are used."""
         self.ejections = EjectionCounts()
+        self.counts = ClusterCounts()
         self.next_sweep = 0.0
         self.detector: OutlierDetector | None = None
         self.is_original_dst = False
@@ -125,8 +128,8 @@ class ClusterState:
         self.is_original_dst = config.kind is ClusterKind.ORIGINAL_DST
         if config.outlier is None:
             self.detector = None
-            for host in self.hosts.values():
-                host.health.ejected_until = None  # nobody would let it return
+            for known in self.hosts.values():
+                known.health.ejected_until = None  # nobody would let it return
         elif self.detector is None or self.detector.config != config.outlier:
             self.detector = OutlierDetector(config.outlier, self._rng.random, self.ejections)
         wanted = {(endpoint.address, endpoint.port): endpoint for endpoint in config.endpoints}

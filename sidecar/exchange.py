@@ -340,6 +340,7 @@ class Exchange:
         elif cluster is None:
             self.reply_with(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
         elif cluster.active >= cluster.max_requests:
+            cluster.counts.pending_overflows += 1
             self.reply_with(
                 503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight'
             )

@@ -1,5 +1,6 @@
 """Outlier detection and circuit breakers of envoy.config.cluster.v3. Pure."""
 
+import dataclasses
 from typing import Any, Final
 
 from mesh.errors import MeshError
@@ -9,6 +10,7 @@ from mesh.resilience.retry import RetryBudget
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, seconds, wrapped
 
+_DEFAULT_PRIORITY: Final = 0
 _OUTLIER_INTEGERS: Final = {
     "consecutive_5xx": "consecutive_5xx",
     "enforcing_consecutive_5xx": "enforcing_consecutive_5xx",
@@ -66,8 +68,12 @@ def decode_outlier(detection: Any, path: str) -> OutlierConfig:
 
 
 def decode_limits(breakers: Any, path: str) -> CircuitLimits:
-    """Circuit breaker limits of the default priority. Raises DecodeError."""
-    only(breakers, path, "thresholds")
+    """Circuit breaker limits of the default priority. Raises DecodeError.
+
+    Thresholds of the HIGH priority are checked and left aside: only routes with that priority would use them, and a route's
+    `priority: HIGH` is refused by the routes' decoder. (`max_connection_pools` is refused: there is one pool per endpoint.)
+    """
+    only(breakers, path, "thresholds", "per_host_thresholds")
     limits = DEFAULT_LIMITS
     for i, threshold in enumerate(breakers.thresholds):
         where = f"{join(path, 'thresholds')}[{i}]"
@@ -82,8 +88,13 @@ def decode_limits(breakers: Any, path: str) -> CircuitLimits:
             "retry_budget",
             "track_remaining",
         )
-        if threshold.priority == 0:  # HIGH is for routes with that priority, which are refused
-            limits = _limits(threshold, where)
+        found = _limits(threshold, where)
+        if threshold.priority == _DEFAULT_PRIORITY:
+            limits = found
+    for i, threshold in enumerate(breakers.per_host_thresholds):
+        only(threshold, f"{join(path, 'per_host_thresholds')}[{i}]", "priority", "max_connections")
+        if threshold.priority == _DEFAULT_PRIORITY and threshold.HasField("max_connections"):
+            limits = dataclasses.replace(limits, max_connections_per_host=max(threshold.max_connections.value, 1))
     return limits
 
 

@@ -82,24 +82,28 @@ def test_unloaded_app_is_never_refused_once_measured() -> None:
 def test_measuring_lowers_the_limit_ignores_older_requests_and_gives_it_back() -> None:
     config = AdaptiveConfig(min_rtt_requests=2, min_rtt_interval_s=10.0, min_rtt_jitter_percent=50.0)
     limit = AdaptiveLimit(config, lambda: 0.5, 0.0)
-    assert limit.is_measuring
+    assert state(limit) == (True, 3)
     for at in (0.0, 0.1):
         assert limit.try_begin(at)
         limit.finish(at, at + 0.01)
-    assert not limit.is_measuring
+    assert state(limit) == (False, 3)
     assert limit.min_rtt_s == pytest.approx(0.01)
     limit.limit = 100
     assert limit.try_begin(12.0)
-    assert not limit.is_measuring  # 10 s and a quarter of jitter are not over
+    assert state(limit) == (False, 100)  # 10 s and a quarter of jitter are not over
     assert limit.try_begin(12.7)
-    assert (limit.is_measuring, limit.limit) == (True, 3)
+    assert state(limit) == (True, 3)
     limit.finish(12.0, 13.0)  # begun before: says nothing about an app without a queue
-    assert limit.is_measuring
+    assert state(limit) == (True, 3)
     for at in (13.1, 13.2):
         assert limit.try_begin(at)
         limit.finish(at, at + 0.02)
-    assert (limit.is_measuring, limit.limit) == (False, 100)
+    assert state(limit) == (False, 100)
     assert limit.min_rtt_s == pytest.approx(0.02)
+
+
+def state(limit: AdaptiveLimit) -> tuple[bool, int]:
+    return limit.is_measuring, limit.limit
 
 
 def test_requests_without_an_answer_only_free_their_place() -> None:
