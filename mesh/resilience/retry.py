@@ -83,23 +83,32 @@ def parse_retry_on(text: str) -> tuple[RetryOn, frozenset[int]]:
 
     Raises ResilienceConfigError for a name that is not known.
     """
+    conditions, statuses, unknown = parse_retry_names(text)
+    if unknown:
+        known = ", ".join(sorted({*RETRY_ON_NAMES, *GRPC_RETRY_ON_NAMES}))
+        raise ResilienceConfigError(f'retry_on: unknown condition "{unknown[0]}"; known are {known} and status codes')
+    return conditions, statuses
+
+
+def parse_retry_names(text: str) -> tuple[RetryOn, frozenset[int], tuple[str, ...]]:
+    """As `parse_retry_on`, with the names that are not known instead of an error."""
     conditions = RetryOn.NONE
     statuses: set[int] = set()
+    unknown: list[str] = []
     for part in text.split(","):
         name = part.strip()
         if not name:
             continue
         if name in _GRPC:
             conditions |= _GRPC[name][0]
-        elif name.isdecimal() and 100 <= int(name) <= 599:
+        elif name.isascii() and name.isdecimal() and len(name) == 3 and 100 <= int(name) <= 599:
             conditions |= RetryOn.RETRIABLE_STATUS_CODES
             statuses.add(int(name))
         elif name in RETRY_ON_NAMES:
             conditions |= RETRY_ON_NAMES[name]
         else:
-            known = ", ".join(sorted({*RETRY_ON_NAMES, *GRPC_RETRY_ON_NAMES}))
-            raise ResilienceConfigError(f'retry_on: unknown condition "{name}"; known are {known} and status codes')
-    return conditions, frozenset(statuses)
+            unknown.append(name)
+    return conditions, frozenset(statuses), tuple(unknown)
 
 
 class Failure(enum.Enum):
