@@ -108,9 +108,9 @@ def _retry(exchange: "Exchange") -> None:
             return
         cluster.retries += 1
         exchange.is_retrying = True
-    exchange.attempt_at = now
-    exchange.extend_deadline(now)
     exchange.attempt(other_host(exchange), cluster, now)
+    if exchange.is_active:
+        exchange.extend_deadline(now)  # the attempt has limits of its own
 
 
 def _wait_for_budget(exchange: "Exchange", cluster: ClusterState) -> None:
