@@ -1,6 +1,7 @@
 """What makes the data plane try again, how long it waits, and who is believed about it. Over real sockets."""
 
 import asyncio
+import socket
 import time
 from dataclasses import replace
 from typing import Any
@@ -317,8 +318,6 @@ def test_inbound_still_repeats_what_never_reached_the_app() -> None:
 
 
 def _closed_port() -> int:
-    import socket
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
