@@ -16,7 +16,8 @@ from mesh.balance.ewma import Latency
 from mesh.balance.pick import Picker
 from mesh.balance.slow_start import slow_start_factor
 from mesh.balance.subset_balancer import SubsetBalancer
-from mesh.resilience.outlier import FailureKind, HostHealth, OutlierDetector
+from mesh.resilience.outlier import EjectionCounts, FailureKind, HostHealth, OutlierDetector
+from sidecar.cluster_counts import ClusterCounts
 from sidecar.config import Cluster, ClusterKind
 
 if TYPE_CHECKING:
@@ -138,9 +139,10 @@ class ClusterState:
         "balance_counts",
         "config",
         "connections",
+        "counts",
         "degraded",
         "detector",
-        "ejections_total",
+        "ejections",
         "healthy",
         "hosts",
         "is_hashing",
@@ -185,7 +187,8 @@ class ClusterState:
         self.connections = 0
         self.is_panicking = False
         """Too few endpoints are usable, so all are used."""
-        self.ejections_total = 0
+        self.ejections = EjectionCounts()
+        self.counts = ClusterCounts()
         self.next_sweep = 0.0
         self.detector: OutlierDetector | None = None
         self.is_original_dst = False
@@ -205,8 +208,10 @@ class ClusterState:
         self.is_original_dst = config.kind is ClusterKind.ORIGINAL_DST
         if config.outlier is None:
             self.detector = None
+            for known in self.hosts.values():
+                known.health.ejected_until = None  # nobody would let it return
         elif self.detector is None or self.detector.config != config.outlier:
-            self.detector = OutlierDetector(config.outlier)
+            self.detector = OutlierDetector(config.outlier, self._rng.random, self.ejections)
         wanted = {(endpoint.address, endpoint.port): endpoint for endpoint in config.endpoints}
         closing: list[UpstreamConnection] = []
         if not self.is_original_dst:
@@ -364,12 +369,16 @@ class ClusterState:
             return False
         if not detector.on_failure(host.health, kind, hosts=len(self.hosts), now=now):
             return False
-        self.ejections_total += 1
         self.rebuild()
         return True
 
+    @property
+    def ejections_total(self) -> int:
+        """Ejections so far, also by earlier configurations."""
+        return self.ejections.total
+
     def sweep(self, now: float) -> None:
-        """Let ejected hosts return. Cheap when nothing is due; call it about once a second."""
+        """Let ejected hosts return and eject others by their rates. Cheap when nothing is due; call it about once a second."""
         if self.is_hashing:
             self._advance_tables()
         if self._warming_until:

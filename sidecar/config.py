@@ -147,6 +147,9 @@ class Cluster:
     and a connection closed by the side that reuses it cannot fail a request."""
     max_requests_per_connection: int = 0
     """0: no limit."""
+    max_stream_duration_s: float | None = None
+    """One attempt ends after this, however much moves (flag UMSDR). None: no limit. Seconds, > 0.
+    Source: common_http_protocol_options.max_stream_duration."""
     limits: CircuitLimits = DEFAULT_LIMITS
     outlier: OutlierConfig | None = None
     panic_threshold_percent: float = 50.0

@@ -25,18 +25,27 @@ from sidecar.deadlines import on_deadline, set_deadline
 from sidecar.filters.chain import end_filters, response_lines, run_filters
 from sidecar.records import record_of
 from sidecar.replies import REASONS, reply
-from sidecar.retrying import cancel_retry, count_retry, fail, may_repeat, other_host, settle_retry, try_elsewhere
+from sidecar.retrying import (
+    cancel_retry,
+    count_retry,
+    fail,
+    may_repeat,
+    other_host,
+    settle_retry,
+    try_elsewhere,
+    win_attempt,
+)
+from sidecar.route_limits import refresh_expected
 from sidecar.stats import FOLD_AT
 
 if TYPE_CHECKING:
     from sidecar.downstream import DownstreamConnection
+    from sidecar.hedging import Race
     from sidecar.plane import Plane
     from sidecar.runtime import Branch, HttpRuntime, RouteRuntime
     from sidecar.templates import RequestTemplate, ResponseTemplate
     from sidecar.upstream import UpstreamConnection
 
-MAX_REPLAY_BYTES = 65536
-"""Of a request body, kept for another try. Source: Envoy per_connection_buffer_limit; Linkerd's 64 KiB."""
 MAX_STALE_RETRIES = 2
 """Fresh starts after a kept connection turned out to be closed by its server; not counted as retries."""
 FRESH_ENOUGH_S = 1.0
@@ -50,7 +59,7 @@ class Exchange:
 
     __slots__ = (
         "added_lines",
-        "attempted_at",
+        "attempt_at",
         "attempts",
         "branch",
         "budget_waits",
@@ -77,6 +86,7 @@ class Exchange:
         "own_lines",
         "pinned",
         "plane",
+        "race",
         "replay",
         "replay_bytes",
         "request_bytes",
@@ -111,7 +121,7 @@ class Exchange:
         """For the client, collected during one read from the upstream."""
         self.unsent = b""
         """The request's head, held back for the first bytes of its body."""
-        self.started = self.request_done_at = self.last_move = self.attempted_at = 0.0
+        self.started = self.request_done_at = self.last_move = self.attempt_at = 0.0
         self.request_bytes = 0
         self.request_id = b""
         self.own_lines = b""
@@ -130,6 +140,8 @@ class Exchange:
         self.budget_waits = 0
         self.needs_budget = True
         self.tried: list[EndpointState] = []
+        self.race: Race | None = None
+        """Attempts beside the one at hand (hedging)."""
         self.status = 0
         self.flags = flag.NONE
         self.detail = ""
@@ -243,8 +255,10 @@ class Exchange:
         else:
             self._measure(host, now)
             self.plane.pool.keep(upstream)
-        if host.health.has_failures:
-            host.health.succeed()
+        health = host.health
+        health.successes += 1
+        if health.has_failures:
+            health.succeed()
         branch = self.branch
         series = branch.series.get(host)
         if series is None:
@@ -269,7 +283,7 @@ class Exchange:
         if self.is_dirty:
             if self.attempts > 1:
                 series.retries += 1
-            settle_retry(self)
+            win_attempt(self)
             self._reset()
         connection.on_exchange_end(now)
 
@@ -278,11 +292,12 @@ class Exchange:
         now = self.last_move = time.monotonic()
         host = self.host
         assert host is not None
+        self._measure(host, now)
+        host.health.successes += 1
         if host.health.has_failures:
             host.health.succeed()
-        self._measure(host, now)
         count_retry(self, host)
-        settle_retry(self)
+        win_attempt(self)
         self.stop_replay()
         self.is_plain = False
         self.is_dirty = self.has_responded = True
@@ -303,7 +318,7 @@ class Exchange:
     def _measure(self, host: EndpointState, now: float) -> None:
         """The attempt at hand was answered well: policies that go by latency want to know when."""
         if host.latency is not None:
-            host.latency.observe(now - max(self.started, self.attempted_at), now)
+            host.latency.observe(now - max(self.started, self.attempt_at), now)
 
     def _extra(self, template: "RequestTemplate") -> bytes:
         """The header lines that are new in every request, and the empty line."""
@@ -376,6 +391,7 @@ class Exchange:
         elif cluster is None:
             self.reply_with(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
         elif cluster.active >= cluster.max_requests:
+            cluster.counts.pending_overflows += 1
             self.reply_with(
                 503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight'
             )
@@ -394,7 +410,7 @@ class Exchange:
             self.reply_with(503, flag.NO_HEALTHY_UPSTREAM, f'cluster "{cluster.config.name}" has no usable endpoint')
             return
         self.host = host
-        self.attempted_at = now
+        self.attempt_at = now
         host.active += 1
         cluster.active += 1
         upstream = host.idle[-1] if host.idle else None
@@ -420,6 +436,8 @@ class Exchange:
         upstream.requests += 1
         template = self.template
         wire = template.wire(self.branch)
+        if self.attempts > 1:
+            wire = refresh_expected(self.route, wire, time.monotonic() - self.started)
         if not template.shape.is_static:
             wire += self._extra(template)
         if holds_back:
@@ -428,7 +446,7 @@ class Exchange:
             upstream.transport.write(b"".join([wire, *self.replay]) if self.replay else wire)
         if self.connection.is_write_paused:
             upstream.transport.pause_reading()
-        if self.replay_bytes > MAX_REPLAY_BYTES:
+        if self.replay_bytes > self.route.limits.replay_bytes:
             self.stop_replay()
         if self.request_done:
             self._expect_response()
@@ -535,7 +553,7 @@ class Exchange:
             if self.unsent:
                 wire, self.unsent = self.unsent + wire, b""
             self.upstream.transport.write(wire)
-            if self.replay_bytes > MAX_REPLAY_BYTES:
+            if self.replay_bytes > self.route.limits.replay_bytes:
                 self.stop_replay()
 
     def flush_request(self) -> None:
@@ -552,7 +570,7 @@ class Exchange:
     @property
     def wants_pause(self) -> bool:
         """Whether the client should stop sending: nobody takes its body yet and enough is kept."""
-        return self.is_active and self.upstream is None and self.replay_bytes >= MAX_REPLAY_BYTES
+        return self.is_active and self.upstream is None and self.replay_bytes >= self.route.limits.replay_bytes
 
     def on_upstream_full(self) -> None:
         self.connection.pause_body()
@@ -579,14 +597,18 @@ class Exchange:
         if status >= 500:
             gateway = status in (502, 503, 504)
             host.cluster.fail(host, FailureKind.GATEWAY_ERROR if gateway else FailureKind.SERVER_ERROR, now)
-        elif host.health.has_failures:
-            host.health.succeed()
-        if status < 500:
+        else:
             self._measure(host, now)
+            host.health.successes += 1
+            if host.health.has_failures:
+                host.health.succeed()
         count_retry(self, host)
-        if status in self.route.retry_statuses and try_elsewhere(self, upstream, head, status, is_whole=is_whole):
+        route = self.route
+        if (status in route.retry_statuses or route.retries_by_header) and try_elsewhere(
+            self, upstream, head, status, is_whole=is_whole
+        ):
             return False
-        settle_retry(self)
+        win_attempt(self)
         self.has_responded = True
         self.stop_replay()
         self.status = status

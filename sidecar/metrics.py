@@ -16,6 +16,7 @@ from mesh.telemetry.exposition import Exposition, label_text
 from mesh.telemetry.istio import Peer
 from mesh.telemetry.otlp import SpanExporter
 from sidecar.cluster import ClusterState
+from sidecar.cluster_metrics import resilience_families
 from sidecar.config import Direction
 from sidecar.plane import Plane
 from sidecar.stats import BUCKET_BOUNDS, Histogram, ProxyStats, RequestSeries, SeriesKey, TcpSeries
@@ -184,18 +185,7 @@ def _clusters(page: Exposition, clusters: Iterable[ClusterState], stats: ProxySt
             "Requests to the fallback because no subset matched.",
             [state.balance_counts.subsets_fallback for state in states],
         ),
-        (
-            "outlier_detection_ejections_total",
-            "counter",
-            "Endpoints ejected so far.",
-            [state.ejections_total for state in states],
-        ),
-        (
-            "outlier_detection_ejections_active",
-            "gauge",
-            "Endpoints out now.",
-            [state.detector.ejected if state.detector is not None else 0 for state in states],
-        ),
+        *resilience_families(states),
     )
     labels = [label_text({"envoy_cluster_name": state.config.name}) for state in states]
     for name, kind, help_text, values in families:

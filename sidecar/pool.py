@@ -37,6 +37,7 @@ class Pool:
         """Queue `exchange` for a connection to `host`; it gets `on_connection` or `on_connect_failed`. False: the queue is full."""
         cluster = host.cluster
         if cluster.pending >= cluster.config.limits.max_pending:
+            cluster.counts.pending_overflows += 1
             return False
         cluster.pending += 1
         host.pending.append(exchange)
@@ -89,10 +90,16 @@ class Pool:
 
     def _connect_for_pending(self, host: EndpointState) -> None:
         cluster = host.cluster
+        limits = cluster.config.limits
         while host.connecting < len(host.pending):
             # A host without any connection may always make one, else it would starve (Envoy does the same).
-            if cluster.connections >= cluster.config.limits.max_connections and host.open > 0:
-                return
+            if host.open > 0:
+                if cluster.connections >= limits.max_connections:
+                    cluster.counts.connection_overflows += 1
+                    return
+                if limits.max_connections_per_host is not None and host.open >= limits.max_connections_per_host:
+                    cluster.counts.per_host_overflows += 1
+                    return
             host.connecting += 1
             host.open += 1
             cluster.connections += 1
@@ -105,6 +112,7 @@ class Pool:
             async with asyncio.timeout(timeout_s):
                 connection = await self._open(host)
         except TimeoutError:
+            host.cluster.counts.connect_timeouts += 1
             self._on_connect_failed(host, f"no connection within {timeout_s:g} s")
             return
         except OSError as error:
@@ -163,6 +171,7 @@ class Pool:
     def _on_connect_failed(self, host: EndpointState, why: str) -> None:
         """One failed connection fails one waiting request; the others have connections of their own on the way."""
         self.connect_failures_total += 1
+        host.cluster.counts.connect_failures += 1
         self._undo_connect(host)
         exchange = self._next_pending(host)
         if exchange is not None:

@@ -20,6 +20,8 @@ from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import Direction, HttpFilter
 from sidecar.filters.protocol import Filters
 from sidecar.replies import http_date
+from sidecar.request_hints import HINTS, Hints, adjusted_route
+from sidecar.route_limits import RouteLimits, first_check_s, limits_of
 from sidecar.stats import ProxyStats, RequestSeries, SeriesKey
 from sidecar.templates import RequestShape, RequestTemplate, ResponsePlan, ResponseTemplate, without_line
 from sidecar.timers import NEVER
@@ -115,6 +117,8 @@ class Branch:
         It is kept for the next time, unless most heads turn out to be unique; what follows from its status and special lines is
         remembered either way.
         """
+        if self.route.retries_by_header and self._is_worth_a_retry(block):
+            return None
         lines = block[:-4].split(b"\r\n")
         status_line = lines[0]
         del lines[0]
@@ -147,6 +151,11 @@ class Branch:
                 self._skip = 16 * MAX_CACHED_HEADS
             self.responses[block] = template
         return template
+
+    def _is_worth_a_retry(self, block: bytes) -> bool:
+        head = parse_response_head(block)
+        retry = self.route.retry
+        return retry is not None and retry.wants_response(head.status, head.header)
 
     def _plan(self, block: bytes, key: tuple[bytes, ...]) -> ResponsePlan | None:
         """What to do with responses that have this status line and these special lines."""
@@ -193,22 +202,26 @@ class RouteRuntime:
         "draw",
         "filters",
         "first_check_s",
+        "forwards",
         "generates_ids",
         "idle_timeout_s",
         "is_single",
         "is_special",
         "is_traced",
         "last_shapes",
+        "limits",
         "name",
         "pick",
         "provenance",
         "repeats_all",
+        "retries_by_header",
         "retry",
         "retry_statuses",
         "rewrites",
         "runtime",
         "shapes",
         "timeout_s",
+        "variants",
     )
 
     def __init__(self, runtime: "HttpRuntime", compiled: CompiledRoute | None) -> None:
@@ -218,11 +231,11 @@ class RouteRuntime:
         self.provenance: Provenance | None = None
         if compiled is not None:
             self.provenance = compiled.route.provenance or compiled.host.provenance
-        self.retry: RetryPolicy | None = compiled.retry if compiled is not None else None
-        self.retry_statuses = self.retry.statuses_worth_a_look() if self.retry is not None else frozenset[int]()
+        self.take_retry(compiled.retry if compiled is not None else None)
         self.timeout_s = NEVER
         self.idle_timeout_s = runtime.filter.stream_idle_timeout_s or NEVER
         action = compiled.route.action if compiled is not None else None
+        self.forwards = isinstance(action, Forward)
         self.rewrites = isinstance(action, Forward) and not (
             action.prefix_rewrite is None and action.regex_rewrite is None and action.host_rewrite is None
         )
@@ -242,7 +255,9 @@ class RouteRuntime:
         """The index of the branch for a number in [0, 1)."""
         self.filters: Filters = ()
         """What else is done to this route's requests."""
-        self.is_special = bool(self.filters) or any(branch.labels for branch in self.branches)
+        self.is_special = (
+            bool(self.filters) or self.limits.tells_attempts or any(branch.labels for branch in self.branches)
+        )
         """No request of this route takes the short way."""
         config = runtime.filter
         self.is_traced = config.tracing is not None
@@ -253,9 +268,18 @@ class RouteRuntime:
         """Shapes of request heads seen so far. See `shape_of`."""
         self.last_shapes: dict[int, RequestShape] = {}
         """The last shape by the kinds of its lines: one look-up by a number for most."""
-        self.repeats_all = self.retry is not None and self.retry.replay is Replay.ANY
-        per_try_s = (self.retry.per_try_timeout_s if self.retry is not None else None) or NEVER
-        self.first_check_s = min(self.timeout_s, self.idle_timeout_s, per_try_s)
+        self.variants: dict[Hints, RouteRuntime] = {}
+        """This route as requests change it. See sidecar.request_hints."""
+        self.first_check_s = first_check_s(self)
+
+    def take_retry(self, retry: RetryPolicy | None) -> None:
+        """Work out everything that follows from the retry policy."""
+        self.retry = retry
+        self.retry_statuses = retry.statuses_worth_a_look() if retry is not None else frozenset[int]()
+        self.retries_by_header = retry is not None and retry.looks_at_headers
+        """Responses must be looked at whose status alone is fine."""
+        self.repeats_all = retry is not None and retry.replay is Replay.ANY
+        self.limits: RouteLimits = limits_of(self.compiled, retry)
 
     def mutations(self, own: HeaderMutation, which: str) -> tuple[HeaderMutation, ...]:
         """Header changes from the innermost to the outermost. Source: Envoy, "custom request/response headers"."""
@@ -312,7 +336,10 @@ class HttpRuntime:
     def learn(self, block: bytes) -> RequestTemplate:
         """The template for a head that has none yet. Raises HttpSyntaxError."""
         head = parse_request_head(block, self.limits)
-        template = RequestTemplate(head, self._route_for(head))
+        route = self._route_for(head)
+        if head.kinds & HINTS:
+            route = adjusted_route(route, head)
+        template = RequestTemplate(head, route)
         # Heads that never come again (unique ids) only fill the cache. When a whole cache was filled by misses, most
         # of the next ones are not kept.
         if self._skip:

@@ -18,6 +18,7 @@ from mesh.http.syntax import (
     FORWARDED_PROTO,
     HOP_BY_HOP,
     IDENTITY,
+    PROXY_HINT,
     TRACEPARENT,
     TRACESTATE,
     UPGRADE,
@@ -27,6 +28,7 @@ from mesh.resilience.retry import IDEMPOTENT_METHODS
 from mesh.routing.rewrite import mutate_lines, rewrite_target
 from mesh.routing.table import Forward
 from mesh.telemetry.trace_context import TraceContext, parse_traceparent
+from sidecar.route_limits import expected_line
 from sidecar.stats import ResultKey
 
 if TYPE_CHECKING:
@@ -38,9 +40,9 @@ _BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
 """A request of these without a body says so (RFC 9110 s8.6)."""
 _ATTEMPT_COUNT = frozenset({b"x-envoy-attempt-count"})
 _PROTO_HTTP = b"x-forwarded-proto: http"
-_NEVER_FORWARDED = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | EXPECT
 NO_WIRES: Final[dict[int, bytes]] = {}
 """Of templates that are not kept; stays empty."""
+_NEVER_FORWARDED = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | EXPECT | PROXY_HINT
 _SHAPELESS = CONNECTION | UPGRADE | EXPECT
 """Kinds whose values decide: heads with them share no shape."""
 
@@ -111,13 +113,13 @@ class RequestShape:
         if not self.keeps_tracestate:
             drops |= TRACESTATE
         if self.adds_forwarded_for:
-            drops |= FORWARDED_FOR | FORWARDED_PROTO
+            drops |= FORWARDED_FOR | FORWARDED_PROTO | ATTEMPT_COUNT  # an edge believes nobody
         if self.counts_attempts:
             drops |= ATTEMPT_COUNT
         return drops
 
     def _end(self, head: RequestHead) -> bytes:
-        lines = []
+        lines = [line for line in (expected_line(self.route),) if line]
         if head.forwarded_proto is None or self.adds_forwarded_for:
             lines.append(_PROTO_HTTP)
         if head.method in _BODY_METHODS and not (self.has_body or head.kinds & CONTENT_LENGTH):
@@ -231,7 +233,7 @@ class RequestTemplate:
         lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, target, authority)]
         headers = head.kept_lines
         own = self._own_lines()
-        if shape.counts_attempts:
+        if shape.counts_attempts or shape.adds_forwarded_for:
             headers = without(headers, _ATTEMPT_COUNT)
         if branch.request_mutations:
             headers = mutate_lines([*headers, *own], branch.request_mutations)
@@ -252,9 +254,12 @@ class RequestTemplate:
     def _own_lines(self) -> list[bytes]:
         """The headers a proxy is responsible for, as far as they are the same for every such request."""
         head, shape = self.head, self.shape
-        lines = [_PROTO_HTTP]
+        expected = expected_line(shape.route)
+        lines = [expected] if expected else []
         if head.forwarded_proto is not None and not shape.adds_forwarded_for:
-            lines = [b"x-forwarded-proto: " + head.forwarded_proto]
+            lines.append(b"x-forwarded-proto: " + head.forwarded_proto)
+        else:
+            lines.append(_PROTO_HTTP)
         if head.forwarded_for is not None and not shape.adds_forwarded_for:
             lines.append(b"x-forwarded-for: " + head.forwarded_for)
         if head.request_id is not None:

@@ -40,6 +40,7 @@ IDENTITY = 1 << 13
 DATE = 1 << 14
 SERVER = 1 << 15
 ATTEMPT_COUNT = 1 << 16
+PROXY_HINT = 1 << 17
 """Kinds of header lines, as bits: the kinds of a whole head are one number."""
 
 _SPECIAL = {
@@ -68,8 +69,17 @@ _SPECIAL = {
     b"server": SERVER,
     b"x-envoy-attempt-count": ATTEMPT_COUNT,
     b"x-envoy-upstream-service-time": HOP_BY_HOP,
+    b"x-envoy-expected-rq-timeout-ms": PROXY_HINT,
+    b"x-envoy-hedge-on-per-try-timeout": PROXY_HINT,
+    b"x-envoy-max-retries": PROXY_HINT,
+    b"x-envoy-retriable-status-codes": PROXY_HINT,
+    b"x-envoy-retry-grpc-on": PROXY_HINT,
+    b"x-envoy-retry-on": PROXY_HINT,
+    b"x-envoy-upstream-rq-per-try-timeout-ms": PROXY_HINT,
+    b"x-envoy-upstream-rq-timeout-ms": PROXY_HINT,
 }
-"""Headers that somebody looks at. IDENTITY: only a mesh proxy may say them, so what a client says is dropped."""
+"""Headers that somebody looks at. IDENTITY: only a mesh proxy may say them, so what a client says is dropped.
+PROXY_HINT: about retries and timeouts; read by sidecar.request_hints and never sent on as they are."""
 
 PASSING = IDEMPOTENCY_KEY | DATE | SERVER | ATTEMPT_COUNT
 """Looked at, and sent on like any other."""

@@ -21,7 +21,10 @@ class CircuitLimits:
     max_requests: int = 1024
     """Requests in flight, >= 1. One more is answered 503 (flag UO)."""
     retry_budget: RetryBudget = DEFAULT_BUDGET
-    """Retries in flight. One more waits a little, then it is not made (flag UO)."""
+    """Retries in flight. One more waits a little, then it is not made (flag UO). A plain max_retries is a budget of 0 % with that
+    minimum. DEVIATION: without either Envoy allows 3; here the budget is on."""
+    max_connections_per_host: int | None = None
+    """Open connections of one endpoint, >= 1; a request beyond it waits. None: no limit of its own. Source: per_host_thresholds."""
 
 
 DEFAULT_LIMITS = CircuitLimits()

@@ -7,6 +7,7 @@ here and bytes after compilation. Order matters: the first route of a virtual ho
 import enum
 from dataclasses import dataclass
 
+from mesh.resilience.hedge import HedgePolicy
 from mesh.resilience.retry import RetryPolicy
 from mesh.routing.errors import RouteTableError
 
@@ -166,6 +167,10 @@ class Forward:
     regex_rewrite: RegexRewrite | None = None
     host_rewrite: str | None = None
     """Replaces the Host."""
+    hedge: HedgePolicy | None = None
+    """None: the virtual host's."""
+    max_stream_duration_s: float | None = None
+    """The whole exchange ends after this, however much moves. None: no limit. Seconds, > 0."""
 
     def __post_init__(self) -> None:
         if not self.clusters:
@@ -209,6 +214,8 @@ class Route:
     name: str = ""
     match: RouteMatch = RouteMatch()
     action: Action
+    buffer_limit_bytes: int | None = None
+    """Of a request's body, kept so that it can be sent again. A larger one is sent once. Source: per_request_buffer_limit_bytes."""
     request_headers: HeaderMutation = HeaderMutation()
     response_headers: HeaderMutation = HeaderMutation()
     provenance: Provenance | None = None
@@ -227,6 +234,12 @@ class VirtualHost:
     """For routes that have none of their own."""
     include_attempt_count: bool = False
     """Tell the upstream `x-envoy-attempt-count`."""
+    include_attempt_count_in_response: bool = False
+    """Tell the client `x-envoy-attempt-count`, in the response."""
+    buffer_limit_bytes: int | None = None
+    """For routes that have none of their own. None: MAX_REPLAY_BYTES of the sidecar."""
+    hedge: HedgePolicy | None = None
+    """For routes that have none of their own."""
     request_headers: HeaderMutation = HeaderMutation()
     response_headers: HeaderMutation = HeaderMutation()
     provenance: Provenance | None = None

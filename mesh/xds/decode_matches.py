@@ -74,6 +74,11 @@ def decode_string_match(matcher: Any, path: str) -> StringMatch:
     return StringMatch(kind=_KINDS[kind], value=getattr(matcher, kind), ignore_case=matcher.ignore_case)
 
 
+def decode_header_match(header: Any, path: str) -> HeaderMatch:
+    """A route.v3.HeaderMatcher."""
+    return _header(header, path)
+
+
 _OLD_HEADER_KINDS = {f"{name}_match": kind for name, kind in _KINDS.items()}
 
 

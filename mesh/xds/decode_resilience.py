@@ -1,5 +1,6 @@
 """Outlier detection and circuit breakers of envoy.config.cluster.v3. Pure."""
 
+import dataclasses
 from typing import Any, Final
 
 from mesh.errors import MeshError
@@ -9,80 +10,70 @@ from mesh.resilience.retry import RetryBudget
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, seconds, wrapped
 
-_STATISTICAL: Final = (
-    "success_rate_minimum_hosts",
-    "success_rate_request_volume",
-    "success_rate_stdev_factor",
-    "failure_percentage_threshold",
-    "failure_percentage_minimum_hosts",
-    "failure_percentage_request_volume",
-)
-"""Read and left aside: they only matter when the detectors below are enforced."""
-_NOT_ENFORCED: Final = (
-    "enforcing_success_rate",
-    "enforcing_failure_percentage",
-    "enforcing_failure_percentage_local_origin",
-    "enforcing_local_origin_success_rate",
-)
+_DEFAULT_PRIORITY: Final = 0
+_OUTLIER_INTEGERS: Final = {
+    "consecutive_5xx": "consecutive_5xx",
+    "enforcing_consecutive_5xx": "enforcing_consecutive_5xx",
+    "consecutive_gateway_failure": "consecutive_gateway",
+    "enforcing_consecutive_gateway_failure": "enforcing_consecutive_gateway",
+    "consecutive_local_origin_failure": "consecutive_local_origin",
+    "enforcing_consecutive_local_origin_failure": "enforcing_consecutive_local_origin",
+    "success_rate_minimum_hosts": "success_rate_min_hosts",
+    "success_rate_request_volume": "success_rate_volume",
+    "enforcing_success_rate": "enforcing_success_rate",
+    "enforcing_local_origin_success_rate": "enforcing_local_origin_success_rate",
+    "failure_percentage_threshold": "failure_percentage_threshold",
+    "failure_percentage_minimum_hosts": "failure_percentage_min_hosts",
+    "failure_percentage_request_volume": "failure_percentage_volume",
+    "enforcing_failure_percentage": "enforcing_failure_percentage",
+    "enforcing_failure_percentage_local_origin": "enforcing_local_origin_failure_percentage",
+    "max_ejection_percent": "max_ejection_percent",
+}
+"""Envoy's name -> ours. What is not set keeps OutlierConfig's default, which is Envoy's."""
+_OUTLIER_SECONDS: Final = {
+    "interval": "interval_s",
+    "base_ejection_time": "base_ejection_s",
+    "max_ejection_time": "max_ejection_s",
+    "max_ejection_time_jitter": "max_ejection_jitter_s",
+}
 
 
 def decode_outlier(detection: Any, path: str) -> OutlierConfig:
-    """When hosts are ejected. Raises DecodeError.
-
-    DEVIATION: the success rate detector, which Envoy enforces by default, does not exist here; asking for it is an error.
-    """
+    """When hosts are ejected. Raises DecodeError."""
     only(
         detection,
         path,
-        "consecutive_5xx",
-        "enforcing_consecutive_5xx",
-        "consecutive_gateway_failure",
-        "enforcing_consecutive_gateway_failure",
-        "consecutive_local_origin_failure",
-        "enforcing_consecutive_local_origin_failure",
+        *_OUTLIER_INTEGERS,
+        *_OUTLIER_SECONDS,
+        "success_rate_stdev_factor",
         "split_external_local_origin_errors",
-        "interval",
-        "base_ejection_time",
-        "max_ejection_time",
-        "max_ejection_time_jitter",
-        "max_ejection_percent",
-        *_STATISTICAL,
-        *_NOT_ENFORCED,
+        "successful_active_health_check_uneject_host",
+        "always_eject_one_host",
     )
-    for name in _NOT_ENFORCED:
-        if wrapped(detection, name, 0):
-            raise DecodeError(join(path, name), "this detector is not supported; set it to 0 or remove it")
-    base = _or(seconds(detection, "base_ejection_time"), 30.0)
+    found: dict[str, Any] = {
+        ours: getattr(detection, name).value for name, ours in _OUTLIER_INTEGERS.items() if detection.HasField(name)
+    }
+    found |= {ours: seconds(detection, name) for name, ours in _OUTLIER_SECONDS.items() if detection.HasField(name)}
+    if detection.HasField("success_rate_stdev_factor"):
+        found["success_rate_stdev_factor"] = detection.success_rate_stdev_factor.value / 1000.0
     try:
         return OutlierConfig(
-            consecutive_5xx=_threshold(detection, path, "consecutive_5xx", enforced=100),
-            consecutive_gateway=_threshold(detection, path, "consecutive_gateway_failure", enforced=0),
-            consecutive_local_origin=_threshold(detection, path, "consecutive_local_origin_failure", enforced=100),
             split_local_origin=detection.split_external_local_origin_errors,
-            interval_s=_or(seconds(detection, "interval"), 10.0),
-            base_ejection_s=base,
-            max_ejection_s=_or(seconds(detection, "max_ejection_time"), max(300.0, base)),
-            max_ejection_percent=wrapped(detection, "max_ejection_percent", 10),
+            uneject_on_active_check=wrapped(detection, "successful_active_health_check_uneject_host", True),
+            always_eject_one=wrapped(detection, "always_eject_one_host", True),
+            **found,
         )
     except MeshError as exc:
-        raise exc if isinstance(exc, DecodeError) else DecodeError(path, str(exc)) from exc
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
-
-
-def _threshold(detection: Any, path: str, name: str, *, enforced: int) -> int:
-    """A consecutive detector's threshold; 0 when it is not enforced."""
-    share = wrapped(detection, f"enforcing_{name}", enforced)
-    if share not in (0, 100):
-        raise DecodeError(join(path, f"enforcing_{name}"), f"is {share}; only 0 and 100 are supported")
-    return wrapped(detection, name, 5) if share else 0
+        raise DecodeError(path, str(exc)) from exc
 
 
 def decode_limits(breakers: Any, path: str) -> CircuitLimits:
-    """Circuit breaker limits of the default priority. Raises DecodeError."""
-    only(breakers, path, "thresholds")
+    """Circuit breaker limits of the default priority. Raises DecodeError.
+
+    Thresholds of the HIGH priority are checked and left aside: only routes with that priority would use them, and a route's
+    `priority: HIGH` is refused by the routes' decoder. (`max_connection_pools` is refused: there is one pool per endpoint.)
+    """
+    only(breakers, path, "thresholds", "per_host_thresholds")
     limits = DEFAULT_LIMITS
     for i, threshold in enumerate(breakers.thresholds):
         where = f"{join(path, 'thresholds')}[{i}]"
@@ -97,8 +88,13 @@ def decode_limits(breakers: Any, path: str) -> CircuitLimits:
             "retry_budget",
             "track_remaining",
         )
-        if threshold.priority == 0:  # HIGH is for routes with that priority, which are refused
-            limits = _limits(threshold, where)
+        found = _limits(threshold, where)
+        if threshold.priority == _DEFAULT_PRIORITY:
+            limits = found
+    for i, threshold in enumerate(breakers.per_host_thresholds):
+        only(threshold, f"{join(path, 'per_host_thresholds')}[{i}]", "priority", "max_connections")
+        if threshold.priority == _DEFAULT_PRIORITY and threshold.HasField("max_connections"):
+            limits = dataclasses.replace(limits, max_connections_per_host=max(threshold.max_connections.value, 1))
     return limits
 
 

@@ -20,7 +20,7 @@ from mesh.routing.table import (
     WeightedCluster,
 )
 from mesh.xds.decode_matches import decode_route_match, regex
-from mesh.xds.decode_retry import decode_retry_policy
+from mesh.xds.decode_retry import BUFFER_FIELDS, buffer_limit, decode_retry_policy
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, metadata, only, seconds, wrapped
 
@@ -81,6 +81,8 @@ def _virtual_host(host: Any, path: str) -> VirtualHost:
         "routes",
         "retry_policy",
         "include_request_attempt_count",
+        "include_attempt_count_in_response",
+        *BUFFER_FIELDS,
         *HEADER_FIELDS,
         "metadata",
     )
@@ -93,6 +95,8 @@ def _virtual_host(host: Any, path: str) -> VirtualHost:
         routes=tuple(_route(route, f"{join(path, 'routes')}[{i}]") for i, route in enumerate(host.routes)),
         retry=decode_retry_policy(host.retry_policy, join(path, "retry_policy")) if own_retry else None,
         include_attempt_count=host.include_request_attempt_count,
+        include_attempt_count_in_response=host.include_attempt_count_in_response,
+        buffer_limit_bytes=buffer_limit(host),
         request_headers=mutation(host, path, "request"),
         response_headers=mutation(host, path, "response"),
         provenance=decode_provenance(host),
@@ -111,12 +115,14 @@ def _route(route: Any, path: str) -> Route:
         "metadata",
         "decorator",
         "stat_prefix",
+        *BUFFER_FIELDS,
         *HEADER_FIELDS,
     )
     return Route(
         name=route.name,
         match=decode_route_match(route.match, join(path, "match")),
         action=_action(route, path),
+        buffer_limit_bytes=buffer_limit(route),
         request_headers=mutation(route, path, "request"),
         response_headers=mutation(route, path, "response"),
         provenance=decode_provenance(route),

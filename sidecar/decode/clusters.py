@@ -96,6 +96,7 @@ def decode_cluster(cluster: Any, path: str) -> DecodedCluster:
         connect_timeout_s=5.0 if connect_timeout is None else connect_timeout,
         idle_timeout_s=_idle_timeout(options),
         max_requests_per_connection=_max_requests(options),
+        max_stream_duration_s=_max_stream_duration(options),
         limits=decode_limits(cluster.circuit_breakers, join(path, "circuit_breakers")),
         outlier=decode_outlier(cluster.outlier_detection, join(path, "outlier_detection")) if has_outlier else None,
         provenance=decode_provenance(cluster),
@@ -136,6 +137,10 @@ def _protocol_options(cluster: Any, path: str) -> Any:
 def _idle_timeout(options: Any) -> float:
     found = None if options is None else seconds(options.common_http_protocol_options, "idle_timeout")
     return found or 60.0
+
+
+def _max_stream_duration(options: Any) -> float | None:
+    return None if options is None else seconds(options.common_http_protocol_options, "max_stream_duration") or None
 
 
 def _max_requests(options: Any) -> int:

@@ -12,7 +12,9 @@ from mesh.balance.endpoint import Endpoint, LbPolicy
 from mesh.resilience.outlier import OutlierConfig
 from mesh.resilience.retry import RetryPolicy
 from mesh.routing.table import Forward, Route, RouteTable, VirtualHost, WeightedCluster
+from mesh.telemetry.istio import Peer
 from sidecar.config import Cluster, FilterChain, HttpFilter, Listener, Snapshot
+from sidecar.metrics import MetricsSource, render_metrics
 from sidecar.records import SpanSink
 from sidecar.server import DataPlane
 
@@ -222,3 +224,10 @@ def total(plane: DataPlane, status: int, flags: str = "") -> int:
         for series in plane.plane.stats.all_requests()
         if (status, flags) in series.results
     )
+
+
+def metric(plane: DataPlane, name: str, cluster_name: str) -> float:
+    """The value of `envoy_cluster_NAME` for one cluster, from the page that Prometheus reads."""
+    page = render_metrics(MetricsSource(plane=plane.plane, own=Peer())).decode()
+    wanted = f'envoy_cluster_{name}{{envoy_cluster_name="{cluster_name}"}} '
+    return float(next(line.removeprefix(wanted) for line in page.splitlines() if line.startswith(wanted)))

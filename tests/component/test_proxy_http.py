@@ -268,7 +268,7 @@ def test_continue_is_said_at_once_and_interim_responses_pass() -> None:
             hint = await user.response()
             assert (hint.status, hint.headers["link"]) == (103, "</a>")
             assert (await user.response()).body == b"ok"
-            assert b"expect" not in up.requests[0].lower()
+            assert b"\r\nexpect:" not in up.requests[0].lower()
 
     run(body())
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +10,7 @@ import pytest
 
 from mesh.backoff import Backoff
 from mesh.resilience.limits import CircuitLimits
-from mesh.resilience.outlier import OutlierConfig
 from mesh.resilience.retry import Replay, RetryBudget, RetryOn, RetryPolicy
-from sidecar.config import HttpFilter
 from tests.component.plane_harness import (
     OK,
     Origin,
@@ -25,7 +22,6 @@ from tests.component.plane_harness import (
     running,
     snapshot,
     total,
-    until,
 )
 
 pytestmark = pytest.mark.component
@@ -240,196 +236,5 @@ def test_large_body_is_kept_while_the_connection_is_made_and_delivered_whole() -
             user.send(b"x" * 300000)
             assert (await user.response()).status == 200
             assert up.requests[0].endswith(b"\r\n\r\n" + b"x" * 300000)
-
-    run(body())
-
-
-def test_failing_endpoint_is_ejected_and_returns_after_its_time() -> None:
-    async def body() -> None:
-        outlier = OutlierConfig(consecutive_5xx=3, interval_s=0.01, base_ejection_s=5.0, max_ejection_percent=50)
-        async with origin(lambda _: ERROR) as bad, origin() as good:
-            config = snapshot([cluster("c", bad.port, good.port, outlier=outlier)], [forward("c", retry=policy())])
-            async with running(config) as plane, client(plane) as user:
-                while len(bad.requests) < 3:
-                    assert (await user.ask()).status == 200
-                for _ in range(20):
-                    assert (await user.ask()).status == 200
-                assert len(bad.requests) == 3
-                state = plane.plane.clusters["c"]
-                assert state.ejections_total == 1
-                bad.answer = lambda _: OK
-                state.sweep(time.monotonic() + 4.0)
-                assert [host.port for host in state.available] == [good.port]
-                state.sweep(time.monotonic() + 6.0)
-                assert {host.port for host in state.available} == {bad.port, good.port}
-                while len(bad.requests) == 3:
-                    assert (await user.ask()).status == 200
-
-    run(body())
-
-
-def test_too_few_endpoints_left_means_all_are_used() -> None:
-    async def body() -> None:
-        outlier = OutlierConfig(consecutive_5xx=1, max_ejection_percent=100)
-        async with (
-            origin(lambda _: ERROR) as one,
-            origin(lambda _: ERROR) as two,
-            running(snapshot([cluster("c", one.port, two.port, outlier=outlier)])) as plane,
-            client(plane) as user,
-        ):
-            for _ in range(12):
-                assert (await user.ask()).status == 503
-            assert plane.plane.clusters["c"].is_panicking
-            assert min(count([one, two])) > 1
-
-    run(body())
-
-
-def test_connections_in_flight_are_bounded_and_overflow_is_uo() -> None:
-    async def body() -> None:
-        release = asyncio.Event()
-
-        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                await release.wait()
-                writer.write(OK)
-
-        limits = CircuitLimits(max_connections=1, max_pending=1, max_requests=10)
-        async with (
-            origin(script=slow) as up,
-            running(snapshot([cluster("c", up.port, limits=limits)])) as plane,
-            client(plane) as first,
-            client(plane) as second,
-            client(plane) as third,
-        ):
-            first.get()
-            await until(lambda: up.open == 1)
-            second.get()
-            await until(lambda: plane.plane.clusters["c"].pending == 1)
-            answer = await third.ask()
-            assert (answer.status, total(plane, 503, "UO")) == (503, 1)
-            release.set()
-            assert (await first.response()).status == 200
-            assert (await second.response()).status == 200
-            assert up.connections == 1
-
-        limits = CircuitLimits(max_requests=1)
-        release.clear()
-        async with (
-            origin(script=slow) as up,
-            running(snapshot([cluster("c", up.port, limits=limits)])) as plane,
-            client(plane) as first,
-            client(plane) as second,
-        ):
-            first.get()
-            await until(lambda: up.open == 1)
-            assert (await second.ask()).status == 503
-            release.set()
-
-    run(body())
-
-
-async def _never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while await reader.read(1000):
-        pass
-
-
-def test_route_timeout_is_504_and_frees_the_endpoint() -> None:
-    async def body() -> None:
-        async with (
-            origin(script=_never) as up,
-            running(snapshot([cluster("c", up.port)], [forward("c", timeout_s=0.05)])) as plane,
-            client(plane) as user,
-        ):
-            answer = await user.ask()
-            assert (answer.status, total(plane, 504, "UT")) == (504, 1)
-            assert b"0.05 s" in answer.body
-            await until(lambda: up.open == 0)
-            assert plane.plane.clusters["c"].active == 0
-
-    run(body())
-
-
-def test_per_try_timeout_moves_on_to_another_host() -> None:
-    async def body() -> None:
-        async with origin(script=_never) as stuck, origin() as good:
-            retry = policy(per_try_timeout_s=0.05)
-            async with (
-                running(snapshot([cluster("c", stuck.port, good.port)], [forward("c", retry=retry)])) as plane,
-                client(plane) as user,
-            ):
-                for _ in range(6):
-                    assert (await user.ask()).status == 200
-
-    run(body())
-
-
-def test_timeout_in_the_middle_of_a_response_breaks_the_connection() -> None:
-    async def body() -> None:
-        async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
-            await reader.read()
-
-        async with (
-            origin(script=half) as up,
-            running(snapshot([cluster("c", up.port)], [forward("c", timeout_s=0.05)])) as plane,
-            client(plane) as user,
-        ):
-            user.get()
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await user.response()
-            assert total(plane, 200, "UT") == 1
-
-    run(body())
-
-
-def test_stalled_request_body_is_408_and_stalled_head_too() -> None:
-    async def body() -> None:
-        http = HttpFilter(route_table="table", stream_idle_timeout_s=0.05, request_headers_timeout_s=0.05)
-        async with origin() as up, running(snapshot([cluster("c", up.port)], http=http)) as plane:
-            async with client(plane) as user:
-                user.get("/", "Content-Length: 9", method="POST")
-                assert (await user.response()).status == 408
-            async with client(plane) as user:
-                user.send(b"GET / HT")
-                assert (await user.response()).status == 408
-                assert await user.at_eof()
-
-    run(body())
-
-
-def test_idle_client_connection_is_closed_quietly() -> None:
-    async def body() -> None:
-        http = HttpFilter(route_table="table", idle_timeout_s=0.05)
-        async with (
-            origin() as up,
-            running(snapshot([cluster("c", up.port)], http=http)) as plane,
-            client(plane) as user,
-        ):
-            assert (await user.ask()).status == 200
-            assert await user.at_eof()
-
-    run(body())
-
-
-def test_connect_timeout_is_bounded() -> None:
-    async def body() -> None:
-        # A full accept queue: the kernel leaves the handshake unanswered.
-        with socket.socket() as deaf:
-            deaf.bind(("127.0.0.1", 0))
-            deaf.listen(0)
-            fillers = [socket.socket() for _ in range(4)]
-            for filler in fillers:
-                filler.setblocking(False)
-                filler.connect_ex(deaf.getsockname())
-            config = snapshot([cluster("c", deaf.getsockname()[1], connect_timeout_s=0.1)])
-            async with running(config) as plane, client(plane) as user:
-                answer = await user.ask()
-                assert answer.status == 503
-                assert b"within 0.1 s" in answer.body
-            for filler in fillers:
-                filler.close()
 
     run(body())

@@ -59,7 +59,7 @@ def test_clusters_per_port_and_subset_with_endpoints_by_label() -> None:
     }
     subset = snapshot.clusters[f"outbound|80|v1|{WEB}"]
     assert subset.outlier is not None
-    assert (subset.outlier.consecutive_5xx, subset.outlier.consecutive_gateway) == (3, 0)
+    assert (subset.outlier.consecutive_5xx, subset.outlier.enforcing_consecutive_gateway) == (3, 0)
     assert (subset.limits.max_requests, subset.lb_policy.name) == (1024, "LEAST_REQUEST")
     assert subset.provenance is not None
     assert (subset.provenance.kind, subset.provenance.field) == ("DestinationRule", "spec.subsets[0]")

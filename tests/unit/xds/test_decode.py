@@ -236,7 +236,7 @@ def test_cluster_with_everything() -> None:
     assert (found.lb_policy, found.choice_count, found.connect_timeout_s) == (LbPolicy.LEAST_REQUEST, 4, 1.5)
     assert (found.limits.max_connections, found.limits.retry_budget.min_concurrency) == (7, 2)
     assert found.outlier is not None
-    assert (found.outlier.consecutive_5xx, found.outlier.consecutive_gateway) == (3, 0)
+    assert (found.outlier.consecutive_5xx, found.outlier.enforcing_consecutive_gateway) == (3, 0)
     assert (found.panic_threshold_percent, found.idle_timeout_s, found.max_requests_per_connection) == (0.0, 9.0, 5)
 
 
@@ -245,11 +245,7 @@ def test_cluster_with_everything() -> None:
     [
         ({"health_checks": [{"timeout": "1s"}]}, "cluster.health_checks"),
         ({"lb_policy": "CLUSTER_PROVIDED"}, "cluster.lb_policy"),
-        ({"outlier_detection": {"enforcing_success_rate": 100}}, "cluster.outlier_detection.enforcing_success_rate"),
-        (
-            {"outlier_detection": {"enforcing_consecutive_5xx": 50}},
-            "cluster.outlier_detection.enforcing_consecutive_5xx",
-        ),
+        ({"outlier_detection": {"enforcing_consecutive_5xx": 101}}, "cluster.outlier_detection"),
         ({"type": "EDS", "eds_cluster_config": {}}, "cluster.eds_cluster_config.eds_config"),
         ({"transport_socket": {"name": "tls"}}, "cluster.transport_socket"),
     ],
