@@ -18,6 +18,7 @@ from mesh.routing.table import (
     PathKind,
     PathMatch,
     QueryMatch,
+    RangeMatch,
     Route,
     RouteTable,
     StringMatch,
@@ -42,6 +43,8 @@ class RoutedRequest(Protocol):
         """A header's value (its values joined with a comma), or None. `name` is lower case."""
         ...
 
+
+_INTEGER = re.compile(rb"[+-]?[0-9]{1,19}")
 
 TextTest = Callable[[bytes], bool]
 RequestTest = Callable[[RoutedRequest], bool]
@@ -223,9 +226,12 @@ def _header_getter(name: str) -> Callable[[RoutedRequest], bytes | None]:
 def _compile_header(header: HeaderMatch, where: str) -> RequestTest:
     get = _header_getter(header.name)
     invert = header.invert
-    if header.match is None:
+    if header.match is not None:
+        test = _compile_text(header.match, f'{where}, header "{header.name}"')
+    elif header.range is not None:
+        test = _compile_range(header.range)
+    else:
         return lambda request: (get(request) is not None) != invert
-    test = _compile_text(header.match, f'{where}, header "{header.name}"')
     missing = invert != test(b"") if header.missing_as_empty else False
 
     def matches(request: RoutedRequest) -> bool:
@@ -233,6 +239,13 @@ def _compile_header(header: HeaderMatch, where: str) -> RequestTest:
         return missing if value is None else test(value) != invert
 
     return matches
+
+
+def _compile_range(limits: RangeMatch) -> TextTest:
+    def test(text: bytes) -> bool:
+        return _INTEGER.fullmatch(text) is not None and limits.start <= int(text) < limits.end
+
+    return test
 
 
 def _compile_query(query: QueryMatch, where: str) -> RequestTest:
