@@ -339,11 +339,11 @@ class Exchange:
         if isinstance(action, DirectResponse):
             self.reply_direct(action.status, action.body, ())
         elif isinstance(action, Redirect):
-            head = self.template.head
-            location = redirect_location(action, compiled.route.match.path, head.authority, head.target)
+            location = redirect_location(action, compiled.route.match.path, self.template.head)
             self.reply_direct(action.status, b"", (b"location: " + location,))
         elif cluster is None:
-            self.reply_with(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
+            status = action.missing_cluster_status
+            self.reply_with(status, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
         elif cluster.active >= cluster.max_requests:
             self.reply_with(
                 503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight'

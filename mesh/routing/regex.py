@@ -38,6 +38,7 @@ def compile_regex(pattern: str, *, ignore_case: bool = False) -> TextTest:
     return lambda text: bool(match(anchor, text, 0, len(text))[0][0] == 0)
 
 
+@lru_cache(maxsize=1024)
 def compile_substitution(pattern: str, substitution: str) -> Callable[[bytes], bytes]:
     """Replaces every match. `\\1` to `\\9` stand for groups, `\\0` for the whole match. Raises RouteTableError.
 
