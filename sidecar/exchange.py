@@ -9,6 +9,7 @@ waiting for a connection to retries, streams and upgrades, goes the long way.
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh.http.body import chunk, last_chunk
@@ -30,6 +31,8 @@ from sidecar.stats import FOLD_AT
 
 if TYPE_CHECKING:
     from sidecar.downstream import DownstreamConnection
+    from sidecar.filters.mirror import Copies
+    from sidecar.filters.protocol import RequestFilter
     from sidecar.plane import Plane
     from sidecar.runtime import Branch, HttpRuntime, RouteRuntime
     from sidecar.templates import RequestTemplate, ResponseTemplate
@@ -57,6 +60,7 @@ class Exchange:
         "budget_waits",
         "closes",
         "connection",
+        "copies",
         "detail",
         "ended_at",
         "filters_asked",
@@ -64,6 +68,7 @@ class Exchange:
         "has_replay",
         "has_responded",
         "hash_key",
+        "held_s",
         "host",
         "is_active",
         "is_chunking",
@@ -75,6 +80,7 @@ class Exchange:
         "last_move",
         "method",
         "needs_budget",
+        "notes",
         "out",
         "own_lines",
         "pinned",
@@ -162,6 +168,12 @@ class Exchange:
         """From the route's hash policy; clusters with a hashing policy pick by it."""
         self.pinned: tuple[str, int] | None = None
         """The endpoint that the client's session belongs to: taken while it can be used."""
+        self.notes: dict[RequestFilter, object] | None = None
+        """What filters remember about this request."""
+        self.held_s = 0.0
+        """How long filters held it; the route's timeout begins afterwards."""
+        self.copies: Copies | None = None
+        """Copies of the request that mirrors want."""
 
     # -- the short way
 
@@ -318,6 +330,30 @@ class Exchange:
         if not self.route.filters or run_filters(self, now):
             self._decide(now)
 
+    def note(self, of: "RequestFilter", value: object) -> None:
+        """Remember something for a filter until the request is over."""
+        if self.notes is None:
+            self.notes = {}
+        self.notes[of] = value
+
+    def noted(self, of: "RequestFilter") -> object:
+        """What the filter has noted; None when nothing."""
+        return self.notes.get(of) if self.notes is not None else None
+
+    def take_branch(self, index: int) -> None:
+        """A filter knows better than chance which branch of the split it is."""
+        self.branch_index = index
+        self.branch = self.route.branches[index]
+
+    def hold(self, delay_s: float, then: Callable[[], None]) -> None:
+        """A filter keeps the request for a while; `then` goes on or answers. Forgotten when the request ends before."""
+        self.held_s += delay_s
+        self.retry_timer = self.plane.loop.call_later(delay_s, self._end_hold, then)
+
+    def _end_hold(self, then: Callable[[], None]) -> None:
+        self.retry_timer = None
+        then()
+
     def go_on(self) -> None:
         """A filter that held the request lets it go."""
         now = self.last_move = time.monotonic()
@@ -325,6 +361,7 @@ class Exchange:
             self._decide(now)
             if self.is_active:
                 set_deadline(self, now)
+                self.flush_request()
 
     def _decide(self, now: float) -> None:
         """What the route says: an answer of our own, or an endpoint."""
@@ -391,6 +428,8 @@ class Exchange:
         wire = template.wire(self.branch_index)
         if not template.shape.is_static:
             wire += self._extra(template)
+        if self.copies is not None:
+            self.copies.on_head(wire)
         if holds_back:
             self.unsent = wire
         else:
@@ -492,11 +531,15 @@ class Exchange:
         self.request_done_at = self.last_move = time.monotonic()
         if self.template.head.chunked:
             self._forward_body(last_chunk(trailers))
+        if self.copies is not None:
+            self.copies.on_request_end()
         if self.upstream is not None and not self.has_responded:
             self._expect_response()
         set_deadline(self, self.last_move)
 
     def _forward_body(self, wire: bytes) -> None:
+        if self.copies is not None:
+            self.copies.on_body(wire)
         if self.has_replay:
             self.replay.append(wire)
             self.replay_bytes += len(wire)

@@ -17,6 +17,7 @@ from mesh.telemetry.istio import Peer
 from mesh.telemetry.otlp import SpanExporter
 from sidecar.cluster import ClusterState
 from sidecar.config import Direction
+from sidecar.filter_metrics import render_filters
 from sidecar.plane import Plane
 from sidecar.stats import BUCKET_BOUNDS, Histogram, ProxyStats, RequestSeries, SeriesKey, TcpSeries
 
@@ -63,6 +64,7 @@ def render_metrics(source: MetricsSource) -> bytes:
     _tcp(page, stats, source.own)
     _clusters(page, source.plane.clusters.values(), stats)
     _proxy(page, source)
+    render_filters(page, stats.filters.values, source.plane.sites())
     _process(page)
     return page.render()
 

@@ -25,13 +25,13 @@ from mesh.http.syntax import (
     without,
 )
 from mesh.resilience.retry import IDEMPOTENT_METHODS
-from mesh.routing.rewrite import mutate_lines, rewrite_target
-from mesh.routing.table import Forward
+from mesh.routing.rewrite import mutate_lines
 from mesh.telemetry.trace_context import TraceContext, parse_traceparent
+from sidecar.rewriting import rewrite_head
 from sidecar.stats import ResultKey
 
 if TYPE_CHECKING:
-    from sidecar.runtime import Branch, RouteRuntime
+    from sidecar.runtime import RouteRuntime
 
 MAX_SHAPES = 256
 """Per route; a table of 18 kinds has more, but clients use few."""
@@ -77,7 +77,7 @@ class RequestShape:
         self.method = method = head.method
         self.has_body = has_body = head.content_length != 0
         self.upgrade = head.upgrade
-        if head.upgrade and head.upgrade.decode("latin-1") not in route.runtime.filter.upgrades:
+        if head.upgrade and head.upgrade.decode("latin-1") not in route.upgrades:
             self.upgrade = b""
         self.trace = 0 if parent is None else 2 if parent.is_sampled else 1
         """What the request brought: no trace that counts, one that is not sampled, one that is."""
@@ -202,7 +202,7 @@ class RequestTemplate:
             shape = self.shape
             branch = shape.route.branches[index]
             if not (shape.is_verbatim and branch.is_verbatim):
-                wire = self._build_anew(branch)
+                wire = self._build_anew(index)
             elif self.head.kinds & shape.drops:
                 wire = self._without_dropped() + shape.end
             else:
@@ -219,18 +219,18 @@ class RequestTemplate:
                 wire = without_line(wire, line)
         return wire
 
-    def _build_anew(self, branch: "Branch") -> bytes:
-        """The outgoing head line by line."""
+    def _build_anew(self, index: int) -> bytes:
+        """The outgoing head for branch `index`, line by line."""
         head, shape = self.head, self.shape
-        target, authority = head.target, head.authority
+        branch = shape.route.branches[index]
         compiled = shape.route.compiled
-        if shape.route.rewrites and compiled is not None and isinstance(compiled.route.action, Forward):
-            action = compiled.route.action
-            target = rewrite_target(action, compiled.route.match.path, target)
-            if action.host_rewrite is not None:
-                authority = action.host_rewrite.encode()
-        lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, target, authority)]
         headers = head.kept_lines
+        if shape.route.rewrites and compiled is not None:
+            new = rewrite_head(compiled, index, head)
+            lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, new.target, new.authority), *new.lines]
+            headers = without(headers, new.names) if new.names else headers
+        else:
+            lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.target, head.authority)]
         own = self._own_lines()
         if shape.counts_attempts:
             headers = without(headers, _ATTEMPT_COUNT)

@@ -174,6 +174,8 @@ def _compile_range(limits: RangeMatch) -> TextTest:
 
 def _compile_query(query: QueryMatch, where: str) -> RequestTest:
     get = query_getter(query.name)
+    if query.is_absent:
+        return lambda request: get(request) is None
     if query.match is None:
         return lambda request: get(request) is not None
     test = compile_text(query.match, f'{where}, query parameter "{query.name}"')

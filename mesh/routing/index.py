@@ -99,7 +99,7 @@ def _exact_values(match: RouteMatch) -> dict[ValueKey, bytes]:
         if header.match is not None and not header.invert and not header.missing_as_empty and _is_exact(header.match):
             values[(True, header.name.lower())] = header.match.value.encode()
     for query in match.query:
-        if query.match is not None and _is_exact(query.match):
+        if query.match is not None and not query.is_absent and _is_exact(query.match):
             values[(False, query.name)] = query.match.value.encode()
     return values
 

@@ -58,6 +58,8 @@ class QueryMatch:
     name: str
     match: StringMatch | None = None
     """None: the parameter must be present."""
+    is_absent: bool = False
+    """The parameter must not be there, whatever `match` says. Source: Envoy present_match false."""
 
 
 class PathKind(enum.Enum):

@@ -21,9 +21,5 @@ class LocalRateLimit:
     """Of the requests without a token, the part that is refused. Source: filter_enforced, 0 by default."""
     response_headers: HeaderMutation = NO_MUTATION
     """On refusals."""
-    request_headers_unenforced: HeaderMutation = NO_MUTATION
-    """On requests that would have been refused, were the limit enforced."""
     tells_quota: bool = False
     """Add x-ratelimit-limit, -remaining and -reset to responses. Source: enable_x_ratelimit_headers."""
-    per_connection: bool = False
-    """A bucket for every downstream connection."""

@@ -194,10 +194,8 @@ def _rate_limit(limit: Any, path: str) -> LocalRateLimit:
         "token_bucket",
         "filter_enabled",
         "filter_enforced",
-        "request_headers_to_add_when_not_enforced",
         "response_headers_to_add",
         "enable_x_ratelimit_headers",
-        "local_rate_limit_per_downstream_connection",
     )
     bucket, where = limit.token_bucket, join(path, "token_bucket")
     only(bucket, where, "max_tokens", "tokens_per_fill", "fill_interval")
@@ -218,13 +216,7 @@ def _rate_limit(limit: Any, path: str) -> LocalRateLimit:
         response_headers=HeaderMutation(
             add=added_headers(limit.response_headers_to_add, join(path, "response_headers_to_add"))
         ),
-        request_headers_unenforced=HeaderMutation(
-            add=added_headers(
-                limit.request_headers_to_add_when_not_enforced, join(path, "request_headers_to_add_when_not_enforced")
-            )
-        ),
         tells_quota=limit.enable_x_ratelimit_headers != 0,
-        per_connection=limit.local_rate_limit_per_downstream_connection,
     )
 
 

@@ -138,5 +138,5 @@ def _query(query: Any, path: str) -> QueryMatch:
     if query.WhichOneof("query_parameter_match_specifier") == "string_match":
         return QueryMatch(name=query.name, match=decode_string_match(query.string_match, join(path, "string_match")))
     if query.WhichOneof("query_parameter_match_specifier") == "present_match" and not query.present_match:
-        raise DecodeError(join(path, "present_match"), "false is not supported: only presence can be asked for")
+        return QueryMatch(name=query.name, is_absent=True)
     return QueryMatch(name=query.name)
