@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 from mesh.balance.config import DEFAULT_OPTIONS, BalanceOptions
 from mesh.balance.endpoint import Endpoint, LbPolicy
+from mesh.http.path import EscapedSlashes
+from mesh.resilience.adaptive import AdaptiveConfig
 from mesh.resilience.limits import DEFAULT_LIMITS, CircuitLimits
 from mesh.resilience.outlier import OutlierConfig
+from mesh.routing.filters import NO_SETTINGS, FilterKind, FilterSettings
 from mesh.routing.table import Provenance, RouteTable, WeightedCluster
 
 
@@ -53,6 +56,24 @@ class Tracing:
     service_name: str = ""
 
 
+class UnderscoreAction(enum.Enum):
+    """What to do with headers whose name holds an underscore: some servers read `a_b` as `a-b`."""
+
+    ALLOW = "allow"
+    REJECT = "reject"
+    """400."""
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveConcurrency:
+    """A limit on requests in flight that follows the measured latency. Source: Envoy filters.http.adaptive_concurrency.v3."""
+
+    config: AdaptiveConfig
+    exceeded_status: int = 503
+    enabled: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpFilter:
     """An HTTP connection manager. Defaults are Envoy's unless said."""
@@ -84,6 +105,34 @@ class HttpFilter:
     """Request line and header block together, 60 KiB. Source: HCM max_request_headers_kb."""
     max_header_count: int = 100
     """Source: HttpProtocolOptions.max_headers_count."""
+    filters: tuple[FilterKind, ...] = ()
+    """The filters before the router, in order, each at most once. One without settings does nothing until a route has some."""
+    settings: FilterSettings = NO_SETTINGS
+    """Their settings, where no virtual host or route has its own."""
+    adaptive: AdaptiveConcurrency | None = None
+    """The setting of ADAPTIVE_CONCURRENCY, when it is among `filters`."""
+    adds_server: bool = True
+    """Whether responses without `server` get ours. False: server_header_transformation PASS_THROUGH."""
+    normalize_path: bool = False
+    """Resolve dot segments before routing (RFC 3986 s6). Source: HCM normalize_path."""
+    merge_slashes: bool = False
+    """Make one slash of several in the path. Source: HCM merge_slashes."""
+    escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP_UNCHANGED
+    """Source: HCM path_with_escaped_slashes_action."""
+    via: str = ""
+    """Appended to the Via header of requests and responses; empty: nothing. Source: HCM via."""
+    trusted_hops: int = 0
+    """How many proxies in front may be believed about x-forwarded-for, >= 0. Source: HCM xff_num_trusted_hops."""
+    skip_xff_append: bool = False
+    """With `use_remote_address`: do not append the peer. Source: HCM skip_xff_append."""
+    underscores: UnderscoreAction = UnderscoreAction.ALLOW
+    """Source: HttpProtocolOptions.headers_with_underscores_action."""
+    max_requests_per_connection: int = 0
+    """Close a downstream connection after so many. 0: no limit. Source: HttpProtocolOptions."""
+    max_connection_duration_s: float = 0.0
+    """Drain a downstream connection after this. 0: no limit. Source: HttpProtocolOptions."""
+    request_timeout_s: float = 0.0
+    """From the start of a request to its last byte. 0: no limit. Source: HCM request_timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ def _duration_at(exchange: "Exchange") -> float:
 def _timeout_at(exchange: "Exchange") -> float:
     """Source: Envoy: the route's timeout starts when the whole request has come."""
     since = exchange.request_done_at if exchange.template.has_body else exchange.started
-    return since + exchange.route.timeout_s
+    return since + exchange.held_s + exchange.route.timeout_s
 
 
 def _attempt_since(exchange: "Exchange") -> float:

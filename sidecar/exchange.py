@@ -9,6 +9,7 @@ waiting for a connection to retries, streams and upgrades, goes the long way.
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh.http.body import chunk, last_chunk
@@ -40,6 +41,8 @@ from sidecar.stats import FOLD_AT
 
 if TYPE_CHECKING:
     from sidecar.downstream import DownstreamConnection
+    from sidecar.filters.mirror import Copies
+    from sidecar.filters.protocol import RequestFilter
     from sidecar.hedging import Race
     from sidecar.plane import Plane
     from sidecar.runtime import Branch, HttpRuntime, RouteRuntime
@@ -65,6 +68,7 @@ class Exchange:
         "budget_waits",
         "closes",
         "connection",
+        "copies",
         "detail",
         "ended_at",
         "filters_asked",
@@ -72,6 +76,7 @@ class Exchange:
         "has_replay",
         "has_responded",
         "hash_key",
+        "held_s",
         "host",
         "is_active",
         "is_chunking",
@@ -82,6 +87,7 @@ class Exchange:
         "is_waiting",
         "last_move",
         "needs_budget",
+        "notes",
         "out",
         "own_lines",
         "pinned",
@@ -166,6 +172,12 @@ class Exchange:
         """From the route's hash policy; clusters with a hashing policy pick by it."""
         self.pinned: tuple[str, int] | None = None
         """The endpoint that the client's session belongs to: taken while it can be used."""
+        self.notes: dict[RequestFilter, object] | None = None
+        """What filters remember about this request."""
+        self.held_s = 0.0
+        """How long filters held it; the route's timeout begins afterwards."""
+        self.copies: Copies | None = None
+        """Copies of the request that mirrors want."""
 
     @property
     def route(self) -> "RouteRuntime":
@@ -364,6 +376,29 @@ class Exchange:
         if not self.route.filters or run_filters(self, now):
             self._decide(now)
 
+    def note(self, of: "RequestFilter", value: object) -> None:
+        """Remember something for a filter until the request is over."""
+        if self.notes is None:
+            self.notes = {}
+        self.notes[of] = value
+
+    def noted(self, of: "RequestFilter") -> object:
+        """What the filter has noted; None when nothing."""
+        return self.notes.get(of) if self.notes is not None else None
+
+    def take_branch(self, index: int) -> None:
+        """A filter knows better than chance which branch of the split it is."""
+        self.branch = self.route.branches[index]
+
+    def hold(self, delay_s: float, then: Callable[[], None]) -> None:
+        """A filter keeps the request for a while; `then` goes on or answers. Forgotten when the request ends before."""
+        self.held_s += delay_s
+        self.retry_timer = self.plane.loop.call_later(delay_s, self._end_hold, then)
+
+    def _end_hold(self, then: Callable[[], None]) -> None:
+        self.retry_timer = None
+        then()
+
     def go_on(self) -> None:
         """A filter that held the request lets it go."""
         now = self.last_move = time.monotonic()
@@ -371,6 +406,7 @@ class Exchange:
             self._decide(now)
             if self.is_active:
                 set_deadline(self, now)
+                self.flush_request()
 
     def _decide(self, now: float) -> None:
         """What the route says: an answer of our own, or an endpoint."""
@@ -385,11 +421,11 @@ class Exchange:
         if isinstance(action, DirectResponse):
             self.reply_direct(action.status, action.body, ())
         elif isinstance(action, Redirect):
-            head = self.template.head
-            location = redirect_location(action, compiled.route.match.path, head.authority, head.target)
+            location = redirect_location(action, compiled.route.match.path, self.template.head)
             self.reply_direct(action.status, b"", (b"location: " + location,))
         elif cluster is None:
-            self.reply_with(503, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
+            status = action.missing_cluster_status
+            self.reply_with(status, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
         elif cluster.active >= cluster.max_requests:
             cluster.counts.pending_overflows += 1
             self.reply_with(
@@ -440,6 +476,8 @@ class Exchange:
             wire = refresh_expected(self.route, wire, time.monotonic() - self.started)
         if not template.shape.is_static:
             wire += self._extra(template)
+        if self.copies is not None:
+            self.copies.on_head(wire)
         if holds_back:
             self.unsent = wire
         else:
@@ -541,11 +579,15 @@ class Exchange:
         self.request_done_at = self.last_move = time.monotonic()
         if self.template.head.chunked:
             self._forward_body(last_chunk(trailers))
+        if self.copies is not None:
+            self.copies.on_request_end()
         if self.upstream is not None and not self.has_responded:
             self._expect_response()
         set_deadline(self, self.last_move)
 
     def _forward_body(self, wire: bytes) -> None:
+        if self.copies is not None:
+            self.copies.on_body(wire)
         if self.has_replay:
             self.replay.append(wire)
             self.replay_bytes += len(wire)

@@ -18,6 +18,7 @@ from mesh.telemetry.otlp import SpanExporter
 from sidecar.cluster import ClusterState
 from sidecar.cluster_metrics import resilience_families
 from sidecar.config import Direction
+from sidecar.filter_metrics import render_filters
 from sidecar.plane import Plane
 from sidecar.stats import BUCKET_BOUNDS, Histogram, ProxyStats, RequestSeries, SeriesKey, TcpSeries
 
@@ -64,6 +65,7 @@ def render_metrics(source: MetricsSource) -> bytes:
     _tcp(page, stats, source.own)
     _clusters(page, source.plane.clusters.values(), stats)
     _proxy(page, source)
+    render_filters(page, stats.filters.values, source.plane.sites())
     _process(page)
     return page.render()
 

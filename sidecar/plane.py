@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mesh.routing.matcher import CompiledTable
 from mesh.routing.table import RouteTable
@@ -18,6 +18,7 @@ from sidecar.config import AccessLog, Direction, HttpFilter, Snapshot
 from sidecar.downstream import DownstreamConnection
 from sidecar.errors import SnapshotError
 from sidecar.exchange import seeded_rng
+from sidecar.filters.site_state import SiteState
 from sidecar.ids import RequestIds
 from sidecar.pool import Pool
 from sidecar.records import SpanSink
@@ -34,10 +35,11 @@ SWEEP_EVERY_S = 1.0
 class HttpSite:
     """What an HTTP connection holds on to: the runtime changes with every snapshot, the site stays."""
 
-    __slots__ = ("runtime",)
+    __slots__ = ("runtime", "state")
 
     def __init__(self, runtime: HttpRuntime) -> None:
         self.runtime = runtime
+        self.state = runtime.state
 
 
 class Plane:
@@ -48,6 +50,8 @@ class Plane:
     ) -> None:
         self.loop = loop
         self.tasks = tasks
+        self.worker_count = 1
+        """Processes that share this configuration's traffic. A limit that holds for the whole proxy is divided by it."""
         self.rng: random.Random = seeded_rng()
         self.ids = RequestIds(self.rng)
         self.wheel = DeadlineWheel(loop)
@@ -74,6 +78,7 @@ class Plane:
         self._tables = {id(table.table): table for table in tables.values()}
         self.snapshot = snapshot
         for key, (direction, config) in filters.items():
+            site = self._sites.get(key)
             runtime = HttpRuntime(
                 listener=key[0],
                 direction=direction,
@@ -83,8 +88,8 @@ class Plane:
                 stats=self.stats,
                 access_log=self._log(config.access_log),
                 rng=self.rng,
+                state=site.state if site is not None else SiteState(self.rng, self.worker_count),
             )
-            site = self._sites.get(key)
             if site is None:
                 self._sites[key] = HttpSite(runtime)
             else:
@@ -132,6 +137,10 @@ class Plane:
                 logger.error("access log not written", extra={"path": config.path, "error": error.strerror})
                 return None
         return writer
+
+    def sites(self) -> Iterable[tuple[str, SiteState]]:
+        """(stat prefix, what its filters remember) of every HTTP chain."""
+        return [(site.runtime.filter.stat_prefix, site.state) for site in self._sites.values()]
 
     def site(self, listener: str, chain: str) -> HttpSite:
         """The site of an HTTP chain of the current snapshot."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
 from mesh.http.lines import LINES
-from mesh.http.request import RequestHead, parse_request_head
+from mesh.http.request import parse_request_head
 from mesh.http.response import ResponseHead, parse_response_head
 from mesh.http.syntax import CONNECTION, HOP_BY_HOP, IDENTITY, TRANSFER_ENCODING, UPGRADE
 from mesh.resilience.retry import Replay, RetryPolicy
@@ -18,9 +18,12 @@ from mesh.routing.table import Forward, HeaderMutation, Provenance, WeightedClus
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import Direction, HttpFilter
+from sidecar.filters.build import build_filters
 from sidecar.filters.protocol import Filters
+from sidecar.filters.site_state import SiteState
 from sidecar.replies import http_date
 from sidecar.request_hints import HINTS, Hints, adjusted_route
+from sidecar.rewriting import allowed_upgrades, rewrites_anything
 from sidecar.route_limits import RouteLimits, first_check_s, limits_of
 from sidecar.stats import ProxyStats, RequestSeries, SeriesKey
 from sidecar.templates import RequestShape, RequestTemplate, ResponsePlan, ResponseTemplate, without_line
@@ -105,7 +108,7 @@ class Branch:
         lines = head.kept_lines
         if self.response_mutations:
             lines = mutate_lines(lines, self.response_mutations)
-        if not head.has_server:
+        if not head.has_server and self.route.runtime.filter.adds_server:
             lines = [*lines, self.route.runtime.server_line]
         if not head.has_date:
             lines = [*lines, b"date: " + http_date()]
@@ -174,12 +177,13 @@ class Branch:
         if length < 0 or head.status >= 500 or head.status in self.route.retry_statuses:
             return None
         is_verbatim = head.is_verbatim and not self.response_mutations and head.status != 204
+        adds_server = not head.has_server and self.route.runtime.filter.adds_server
         return ResponsePlan(
             status=head.status,
             length=length,
             is_verbatim=is_verbatim,
             drops=tuple(entry[1] for entry in head.special if is_verbatim and entry[0] & _RESPONSE_DROPS),
-            end=self.route.runtime.server_line + b"\r\n" if is_verbatim and not head.has_server else b"",
+            end=self.route.runtime.server_line + b"\r\n" if is_verbatim and adds_server else b"",
         )
 
     def _response_wire(self, head: ResponseHead) -> bytes:
@@ -221,6 +225,7 @@ class RouteRuntime:
         "runtime",
         "shapes",
         "timeout_s",
+        "upgrades",
         "variants",
     )
 
@@ -236,9 +241,7 @@ class RouteRuntime:
         self.idle_timeout_s = runtime.filter.stream_idle_timeout_s or NEVER
         action = compiled.route.action if compiled is not None else None
         self.forwards = isinstance(action, Forward)
-        self.rewrites = isinstance(action, Forward) and not (
-            action.prefix_rewrite is None and action.regex_rewrite is None and action.host_rewrite is None
-        )
+        self.rewrites = rewrites_anything(compiled)
         if isinstance(action, Forward):
             self.timeout_s = action.timeout_s or NEVER
             if action.idle_timeout_s is not None:
@@ -253,7 +256,8 @@ class RouteRuntime:
         self.draw = runtime.draw
         self.pick = compiled.pick if compiled is not None else _only
         """The index of the branch for a number in [0, 1)."""
-        self.filters: Filters = ()
+        self.upgrades = allowed_upgrades(compiled, runtime.filter.upgrades)
+        self.filters: Filters = build_filters(self)
         """What else is done to this route's requests."""
         self.is_special = (
             bool(self.filters) or self.limits.tells_attempts or any(branch.labels for branch in self.branches)
@@ -285,12 +289,14 @@ class RouteRuntime:
         """Header changes from the innermost to the outermost. Source: Envoy, "custom request/response headers"."""
         if self.compiled is None:
             return ()
-        levels: tuple[HeaderMutation, ...] = (
+        levels: list[HeaderMutation] = [
             own,
             getattr(self.compiled.route, which),
             getattr(self.compiled.host, which),
             getattr(self.runtime.table.table, which),
-        )
+        ]
+        if self.runtime.table.table.most_specific_wins:
+            levels.reverse()
         return tuple(level for level in levels if level)
 
 
@@ -308,7 +314,10 @@ class HttpRuntime:
         stats: ProxyStats,
         access_log: AccessLogWriter | None,
         rng: random.Random,
+        state: SiteState | None = None,
     ) -> None:
+        self.state = state if state is not None else SiteState(rng)
+        """What filters remember from one snapshot to the next."""
         self.listener = listener
         self.direction = direction
         self.filter = config
@@ -336,10 +345,13 @@ class HttpRuntime:
     def learn(self, block: bytes) -> RequestTemplate:
         """The template for a head that has none yet. Raises HttpSyntaxError."""
         head = parse_request_head(block, self.limits)
-        route = self._route_for(head)
+        host = self.table.find_host(head.authority)
+        route = self._route_for(host.find(head, self.draw()) if host is not None else None)
         if head.kinds & HINTS:
             route = adjusted_route(route, head)
         template = RequestTemplate(head, route)
+        if host is not None and host.has_shares:
+            return template  # an equal head may take another route
         # Heads that never come again (unique ids) only fill the cache. When a whole cache was filled by misses, most
         # of the next ones are not kept.
         if self._skip:
@@ -352,8 +364,7 @@ class HttpRuntime:
             self.templates[block] = template
         return template
 
-    def _route_for(self, head: RequestHead) -> RouteRuntime:
-        compiled = self.table.find(head)
+    def _route_for(self, compiled: CompiledRoute | None) -> RouteRuntime:
         if compiled is None:
             return self.no_route
         route = self._routes.get(compiled)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mesh.routing.table import Provenance
 from sidecar.config import Direction
+from sidecar.filters.counts import FilterCounts
 
 BUCKET_BOUNDS = (
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0, 300000.0,
@@ -169,6 +170,8 @@ class ProxyStats:
     loops_refused: int = 0
     """Connections made straight to an interception port."""
     overflowed: bool = False
+    filters: FilterCounts = field(default_factory=FilterCounts)
+    """What routes' filters did."""
     _requests: dict[SeriesKey, RequestSeries] = field(default_factory=dict)
     _tcp: dict[SeriesKey, TcpSeries] = field(default_factory=dict)
 

@@ -25,9 +25,9 @@ from mesh.http.syntax import (
     without,
 )
 from mesh.resilience.retry import IDEMPOTENT_METHODS
-from mesh.routing.rewrite import mutate_lines, rewrite_target
-from mesh.routing.table import Forward
+from mesh.routing.rewrite import mutate_lines
 from mesh.telemetry.trace_context import TraceContext, parse_traceparent
+from sidecar.rewriting import rewrite_head
 from sidecar.route_limits import expected_line
 from sidecar.stats import ResultKey
 
@@ -80,7 +80,7 @@ class RequestShape:
         self.method = method = head.method
         self.has_body = has_body = head.content_length != 0
         self.upgrade = head.upgrade
-        if head.upgrade and head.upgrade.decode("latin-1") not in route.runtime.filter.upgrades:
+        if head.upgrade and head.upgrade.decode("latin-1") not in route.upgrades:
             self.upgrade = b""
         self.trace = 0 if parent is None else 2 if parent.is_sampled else 1
         """What the request brought: no trace that counts, one that is not sampled, one that is."""
@@ -221,17 +221,16 @@ class RequestTemplate:
         return wire
 
     def _build_anew(self, branch: "Branch") -> bytes:
-        """The outgoing head line by line."""
+        """The outgoing head for a branch, line by line."""
         head, shape = self.head, self.shape
-        target, authority = head.target, head.authority
         compiled = shape.route.compiled
-        if shape.route.rewrites and compiled is not None and isinstance(compiled.route.action, Forward):
-            action = compiled.route.action
-            target = rewrite_target(action, compiled.route.match.path, target)
-            if action.host_rewrite is not None:
-                authority = action.host_rewrite.encode()
-        lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, target, authority)]
         headers = head.kept_lines
+        if shape.route.rewrites and compiled is not None:
+            new = rewrite_head(compiled, branch.index, head)
+            lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, new.target, new.authority), *new.lines]
+            headers = without(headers, new.names) if new.names else headers
+        else:
+            lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.target, head.authority)]
         own = self._own_lines()
         if shape.counts_attempts or shape.adds_forwarded_for:
             headers = without(headers, _ATTEMPT_COUNT)

@@ -114,6 +114,11 @@ class RequestHead:
     def has_body(self) -> bool:
         return self.content_length != 0
 
+    @property
+    def scheme(self) -> bytes:
+        """What the client began with, as the proxy before us says it; our own listeners are plain."""
+        return b"https" if (self.forwarded_proto or b"").lower() == b"https" else b"http"
+
     def header(self, name: bytes) -> bytes | None:
         """The values of a header (lower-case `name`) joined with a comma; None if it does not occur."""
         values = self._values

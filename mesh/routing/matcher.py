@@ -1,249 +1,155 @@
 """The route table, compiled: from a request to the route that takes it.
 
-Compilation happens when a snapshot is swapped. Each condition becomes one closure over bytes; hosts become dictionary look-ups.
+Compilation happens when a snapshot is swapped. Each condition becomes one closure over bytes, the routes of a host an index, and hosts
+become look-ups; so the cost of a match does not grow with the number of hosts or routes.
 """
 
-import re
 from bisect import bisect_right
-from collections.abc import Callable
 from itertools import accumulate
-from typing import Protocol
 
+from mesh.resilience.hedge import HedgePolicy
 from mesh.resilience.retry import RetryPolicy
+from mesh.routing.conditions import RoutedRequest as RoutedRequest
+from mesh.routing.conditions import compile_match
 from mesh.routing.errors import RouteTableError
-from mesh.routing.table import (
-    Forward,
-    HeaderMatch,
-    MatchKind,
-    PathKind,
-    PathMatch,
-    QueryMatch,
-    Route,
-    RouteTable,
-    StringMatch,
-    VirtualHost,
-)
+from mesh.routing.index import RouteIndex
+from mesh.routing.match import RouteMatch
+from mesh.routing.prefixes import PrefixIndex, PrefixNode
+from mesh.routing.rewrite import check_rewrites, split_port
+from mesh.routing.table import Forward, Route, RouteTable, VirtualHost
 
-
-class RoutedRequest(Protocol):
-    """What a route may ask about a request. `mesh.http.request.RequestHead` is one."""
-
-    @property
-    def method(self) -> bytes: ...
-    @property
-    def target(self) -> bytes: ...
-    @property
-    def path(self) -> bytes: ...
-    @property
-    def query(self) -> bytes | None: ...
-    @property
-    def authority(self) -> bytes: ...
-    def header(self, name: bytes) -> bytes | None:
-        """A header's value (its values joined with a comma), or None. `name` is lower case."""
-        ...
-
-
-TextTest = Callable[[bytes], bool]
-RequestTest = Callable[[RoutedRequest], bool]
-
-_TEXT_TESTS: dict[MatchKind, Callable[[bytes, bytes], bool]] = {
-    MatchKind.EXACT: bytes.__eq__,
-    MatchKind.PREFIX: bytes.startswith,
-    MatchKind.SUFFIX: bytes.endswith,
-    MatchKind.CONTAINS: bytes.__contains__,
-}
+_FEW_ROUTES = 4
+"""Up to here a virtual host's routes are tried in order."""
 
 
 class CompiledRoute:
-    """A route with its conditions and its split made ready. Read-only."""
+    """A route with its conditions and split made ready. Read-only."""
 
-    __slots__ = ("_cumulative", "_tests", "_total", "host", "retry", "route")
+    __slots__ = ("_cumulative", "_tests", "at", "hedge", "host", "retry", "route", "share")
 
-    def __init__(self, route: Route, host: VirtualHost, where: str) -> None:
+    def __init__(self, route: Route, host: VirtualHost, at: int, where: str) -> None:
         self.route = route
         self.host = host
+        self.at = at
+        """Its place in the virtual host."""
+        self.share = route.match.share
         self.retry: RetryPolicy | None = None
-        self._tests = _compile_match(route, where)
-        self._cumulative: list[int] = []
-        if isinstance(route.action, Forward):
-            self._cumulative = list(accumulate(cluster.weight for cluster in route.action.clusters))
-            self.retry = route.action.retry if route.action.retry is not None else host.retry
-        self._total = self._cumulative[-1] if self._cumulative else 0
+        self.hedge: HedgePolicy | None = None
+        self._tests = compile_match(route.match, where)
+        check_rewrites(route.action, where)
+        self._cumulative: tuple[int, ...] = ()
+        action = route.action
+        if isinstance(action, Forward):
+            if len(action.clusters) > 1:
+                self._cumulative = tuple(accumulate(cluster.weight for cluster in action.clusters))
+            self.retry = action.retry if action.retry is not None else host.retry
+            self.hedge = action.hedge if action.hedge is not None else host.hedge
 
-    def matches(self, request: RoutedRequest) -> bool:
-        return all(test(request) for test in self._tests)
+    @property
+    def match(self) -> RouteMatch:
+        return self.route.match
+
+    def matches(self, request: RoutedRequest, draw: float = 0.0) -> bool:
+        """Whether all conditions hold; `draw`, uniform in [0, 1), decides for a route that takes only a share."""
+        for test in self._tests:
+            if not test(request):
+                return False
+        return draw < self.share
 
     def pick(self, draw: float) -> int:
         """The index of the split's branch for `draw`, uniform in [0, 1). Only for Forward routes."""
-        return bisect_right(self._cumulative, draw * self._total)
+        cumulative = self._cumulative
+        return bisect_right(cumulative, draw * cumulative[-1]) if cumulative else 0
+
+    def pick_by(self, number: int) -> int:
+        """The branch for a number that stays the same for one user. Source: Envoy: number modulo total weight."""
+        cumulative = self._cumulative
+        return bisect_right(cumulative, number % cumulative[-1]) if cumulative else 0
 
 
 class CompiledHost:
     """A virtual host's routes, in order."""
 
-    __slots__ = ("host", "routes")
+    __slots__ = ("_index", "has_shares", "host", "routes")
 
     def __init__(self, host: VirtualHost, table: str) -> None:
         self.host = host
         self.routes = tuple(
-            CompiledRoute(route, host, f'route table "{table}", virtual host "{host.name}", route {at} "{route.name}"')
+            CompiledRoute(
+                route, host, at, f'route table "{table}", virtual host "{host.name}", route {at} "{route.name}"'
+            )
             for at, route in enumerate(host.routes)
         )
+        self.has_shares = any(route.share < 1.0 for route in self.routes)
+        """Equal requests may take different routes."""
+        self._index: RouteIndex[CompiledRoute] | None = None
+        if len(self.routes) > _FEW_ROUTES:
+            self._index = RouteIndex(self.routes)
+
+    def find(self, request: RoutedRequest, draw: float = 0.0) -> CompiledRoute | None:
+        """The first route that matches; None when none does."""
+        if self._index is not None:
+            return self._index.find(request, draw)
+        for route in self.routes:
+            if route.matches(request, draw):
+                return route
+        return None
 
 
 class CompiledTable:
     """A whole route table. Raises RouteTableError when it cannot be compiled (a bad regular expression or domain)."""
 
-    __slots__ = ("_any", "_exact", "_prefixes", "_suffixes", "table")
+    __slots__ = ("_any", "_exact", "_ignores_port", "_prefixes", "_suffixes", "table")
 
     def __init__(self, table: RouteTable) -> None:
         self.table = table
+        self._ignores_port = table.ignore_port_in_host
         self._exact: dict[bytes, CompiledHost] = {}
         self._any: CompiledHost | None = None
-        suffixes: list[tuple[bytes, CompiledHost]] = []
-        prefixes: list[tuple[bytes, CompiledHost]] = []
+        suffixes: dict[bytes, CompiledHost] = {}
+        prefixes: dict[bytes, CompiledHost] = {}
         for host in table.virtual_hosts:
             compiled = CompiledHost(host, table.name)
             for domain in host.domains:
                 text = domain.lower().encode()
                 if text == b"*":
                     self._any = compiled
-                elif text.startswith(b"*"):
-                    suffixes.append((text[1:], compiled))
-                elif text.endswith(b"*"):
-                    prefixes.append((text[:-1], compiled))
-                elif b"*" in text or not text:
+                elif text.count(b"*") > 1 or b"*" in text[1:-1] or not text:
                     raise RouteTableError(
                         f'route table "{table.name}", virtual host "{host.name}": domain "{domain}": '
                         "`*` may only be the first or the last character"
                     )
+                elif text.startswith(b"*"):
+                    suffixes[text[:0:-1]] = compiled
+                elif text.endswith(b"*"):
+                    prefixes[text[:-1]] = compiled
                 else:
                     self._exact[text] = compiled
-        self._suffixes = sorted(suffixes, key=lambda entry: -len(entry[0]))
-        self._prefixes = sorted(prefixes, key=lambda entry: -len(entry[0]))
+        self._suffixes = PrefixIndex(suffixes)
+        """By the domain backwards, without the `*`."""
+        self._prefixes = PrefixIndex(prefixes)
 
     def find_host(self, authority: bytes) -> CompiledHost | None:
         """The virtual host for a lower-case authority: exact, longest suffix, longest prefix, `*`."""
-        if self.table.ignore_port_in_host:
-            authority = _without_port(authority)
+        if self._ignores_port:
+            authority = split_port(authority)[0]
         found = self._exact.get(authority)
         if found is not None:
             return found
-        for suffix, host in self._suffixes:
-            if len(authority) > len(suffix) and authority.endswith(suffix):
-                return host
-        for prefix, host in self._prefixes:
-            if len(authority) > len(prefix) and authority.startswith(prefix):
-                return host
-        return self._any
+        if self._suffixes:
+            found = _proper(self._suffixes.deepest(authority[::-1]), len(authority))
+        if found is None and self._prefixes:
+            found = _proper(self._prefixes.deepest(authority), len(authority))
+        return found if found is not None else self._any
 
-    def find(self, request: RoutedRequest) -> CompiledRoute | None:
+    def find(self, request: RoutedRequest, draw: float = 0.0) -> CompiledRoute | None:
         """The first route of the request's virtual host that matches; None: 404, flag NR."""
         host = self.find_host(request.authority)
-        if host is not None:
-            for route in host.routes:
-                if route.matches(request):
-                    return route
-        return None
+        return host.find(request, draw) if host is not None else None
 
 
-def _without_port(authority: bytes) -> bytes:
-    host, colon, port = authority.rpartition(b":")
-    return host if colon and port.isdigit() else authority
-
-
-def _compile_match(route: Route, where: str) -> tuple[RequestTest, ...]:
-    match = route.match
-    tests: list[RequestTest] = []
-    path = _compile_path(match.path, where)
-    if path is not None:
-        tests.append(path)
-    tests += [_compile_header(header, where) for header in match.headers]
-    tests += [_compile_query(query, where) for query in match.query]
-    return tuple(tests)
-
-
-def _regex(pattern: str, ignore_case: bool, where: str) -> re.Pattern[bytes]:
-    try:
-        return re.compile(pattern.encode(), re.IGNORECASE if ignore_case else re.NOFLAG)
-    except re.error as exc:
-        raise RouteTableError(f'{where}: regular expression "{pattern}": {exc}') from exc
-
-
-def _compile_path(match: PathMatch, where: str) -> RequestTest | None:
-    """None when every path matches."""
-    value = match.value.encode()
-    if match.kind is PathKind.REGEX:
-        pattern = _regex(match.value, match.ignore_case, where)
-        return lambda request: pattern.fullmatch(request.path) is not None
-    if match.kind is PathKind.EXACT:
-        if match.ignore_case:
-            lower = value.lower()
-            return lambda request: request.path.lower() == lower
-        return lambda request: request.path == value
-    if match.kind is PathKind.SEGMENT_PREFIX:
-        bare = value.rstrip(b"/").lower() if match.ignore_case else value.rstrip(b"/")
-        segment = bare + b"/"
-        if match.ignore_case:
-            return lambda request: request.path.lower() == bare or request.path.lower().startswith(segment)
-        return lambda request: request.path == bare or request.path.startswith(segment)
-    if value in (b"", b"/"):
-        # `*` (OPTIONS) has no slash; Envoy's "/" does not match it either, but a catch-all should not answer it 404.
-        return None
-    if match.ignore_case:
-        lower = value.lower()
-        return lambda request: request.path.lower().startswith(lower)
-    return lambda request: request.path.startswith(value)
-
-
-def _compile_text(match: StringMatch, where: str) -> TextTest:
-    value = match.value.encode()
-    if match.kind is MatchKind.REGEX:
-        pattern = _regex(match.value, match.ignore_case, where)
-        return lambda text: pattern.fullmatch(text) is not None
-    test = _TEXT_TESTS[match.kind]
-    if match.ignore_case:
-        lower = value.lower()
-        return lambda text: test(text.lower(), lower)
-    return lambda text: test(text, value)
-
-
-def _header_getter(name: str) -> Callable[[RoutedRequest], bytes | None]:
-    lower = name.lower().encode()
-    pseudo: dict[bytes, Callable[[RoutedRequest], bytes | None]] = {
-        b":method": lambda request: request.method,
-        b":path": lambda request: request.target,
-        b":authority": lambda request: request.authority,
-        b"host": lambda request: request.authority,
-        b":scheme": lambda request: b"http",
-    }
-    return pseudo.get(lower, lambda request: request.header(lower))
-
-
-def _compile_header(header: HeaderMatch, where: str) -> RequestTest:
-    get = _header_getter(header.name)
-    invert = header.invert
-    if header.match is None:
-        return lambda request: (get(request) is not None) != invert
-    test = _compile_text(header.match, f'{where}, header "{header.name}"')
-    missing = invert != test(b"") if header.missing_as_empty else False
-
-    def matches(request: RoutedRequest) -> bool:
-        value = get(request)
-        return missing if value is None else test(value) != invert
-
-    return matches
-
-
-def _compile_query(query: QueryMatch, where: str) -> RequestTest:
-    name = query.name.encode()
-    test = None if query.match is None else _compile_text(query.match, f'{where}, query parameter "{query.name}"')
-
-    def matches(request: RoutedRequest) -> bool:
-        for part in (request.query or b"").split(b"&"):
-            key, _, value = part.partition(b"=")
-            if key == name and part:
-                return test is None or test(value)
-        return False
-
-    return matches
+def _proper(node: PrefixNode[CompiledHost] | None, length: int) -> CompiledHost | None:
+    """A wildcard stands for at least one character."""
+    if node is not None and len(node.key) == length:
+        node = node.parent
+    return node.value if node is not None else None

@@ -4,12 +4,27 @@ Names and meanings follow Envoy's RouteConfiguration (config.route.v3), reduced 
 here and bytes after compilation. Order matters: the first route of a virtual host that matches wins.
 """
 
-import enum
 from dataclasses import dataclass
 
 from mesh.resilience.hedge import HedgePolicy
 from mesh.resilience.retry import RetryPolicy
 from mesh.routing.errors import RouteTableError
+from mesh.routing.filters import NO_SETTINGS, FilterSettings
+from mesh.routing.hashing import HashPolicy
+from mesh.routing.headers import NO_MUTATION
+from mesh.routing.headers import HeaderMutation as HeaderMutation
+from mesh.routing.headers import HeaderValue as HeaderValue
+from mesh.routing.headers import Presence as Presence
+from mesh.routing.match import ANY_REQUEST
+from mesh.routing.match import HeaderMatch as HeaderMatch
+from mesh.routing.match import MatchKind as MatchKind
+from mesh.routing.match import PathKind as PathKind
+from mesh.routing.match import PathMatch as PathMatch
+from mesh.routing.match import QueryMatch as QueryMatch
+from mesh.routing.match import RangeMatch as RangeMatch
+from mesh.routing.match import RouteMatch as RouteMatch
+from mesh.routing.match import StringMatch as StringMatch
+from mesh.routing.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,101 +46,6 @@ class Provenance:
         return f"{self.kind} {self.namespace}/{self.name}{where}{source}"
 
 
-class MatchKind(enum.Enum):
-    """How a text is compared."""
-
-    EXACT = "exact"
-    PREFIX = "prefix"
-    SUFFIX = "suffix"
-    CONTAINS = "contains"
-    REGEX = "regex"
-    """The whole text must match."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StringMatch:
-    """A condition on a text."""
-
-    kind: MatchKind
-    value: str
-    ignore_case: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderMatch:
-    """A condition on one request header; `:method`, `:path`, `:authority` and `:scheme` name the request line's parts.
-
-    A header that occurs more than once is compared as its values joined with a comma.
-    """
-
-    name: str
-    """Lower case."""
-    match: StringMatch | None = None
-    """None: the header must be present (absent when `invert`)."""
-    invert: bool = False
-    """The condition must not hold. A missing header fails a condition on its value even when inverted (Envoy's rule),
-    unless `missing_as_empty`."""
-    missing_as_empty: bool = False
-    """Compare a missing header as the empty text."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryMatch:
-    """A condition on one query parameter (its first occurrence, not percent-decoded, as in Envoy)."""
-
-    name: str
-    match: StringMatch | None = None
-    """None: the parameter must be present."""
-
-
-class PathKind(enum.Enum):
-    """How the path (without the query) is compared."""
-
-    EXACT = "exact"
-    PREFIX = "prefix"
-    SEGMENT_PREFIX = "segment_prefix"
-    """A prefix that ends at a `/` or at the end: `/a` matches `/a` and `/a/b`, not `/ab`."""
-    REGEX = "regex"
-    """The whole path must match."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathMatch:
-    kind: PathKind = PathKind.PREFIX
-    value: str = "/"
-    ignore_case: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteMatch:
-    """All conditions must hold."""
-
-    path: PathMatch = PathMatch()
-    headers: tuple[HeaderMatch, ...] = ()
-    query: tuple[QueryMatch, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderValue:
-    """A header to add. The value is literal: formatting with %VARIABLES% must have been refused by the decoder."""
-
-    name: str
-    value: str
-    append: bool = False
-    """Keep what is there and add another line; otherwise replace it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderMutation:
-    """Changes to a header block: first removals, then additions."""
-
-    add: tuple[HeaderValue, ...] = ()
-    remove: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.add or self.remove)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedCluster:
     """One branch of a split."""
@@ -134,10 +54,13 @@ class WeightedCluster:
     """The cluster's name."""
     weight: int = 1
     """Share of the sum over all branches, >= 0."""
+    request_headers: HeaderMutation = NO_MUTATION
+    response_headers: HeaderMutation = NO_MUTATION
     metadata_match: tuple[tuple[str, str], ...] = ()
     """Only endpoints with these labels are used. Sorted. Source: Envoy metadata_match, filter_metadata["envoy.lb"]."""
-    request_headers: HeaderMutation = HeaderMutation()
-    response_headers: HeaderMutation = HeaderMutation()
+    host_rewrite: str | None = None
+    """Replaces the Host, before the route's own."""
+    filters: FilterSettings = NO_SETTINGS
     provenance: Provenance | None = None
 
 
@@ -167,10 +90,29 @@ class Forward:
     regex_rewrite: RegexRewrite | None = None
     host_rewrite: str | None = None
     """Replaces the Host."""
+    host_rewrite_header: str | None = None
+    """The Host becomes this header's value, if the request has one. Lower case."""
+    host_rewrite_regex: RegexRewrite | None = None
+    """The Host becomes the path, so rewritten."""
+    append_forwarded_host: bool = False
+    """Add the Host that was rewritten to x-forwarded-host."""
+    split_header: str | None = None
+    """A header (lower case) whose number picks the branch of the split; without a number it is chance.
+    Source: Envoy WeightedCluster.header_name."""
+    split_by_hash: bool = False
+    """The request's hash picks the branch, if `hash_policies` give one. Source: Envoy WeightedCluster.use_hash_policy."""
+    hash_policies: tuple[HashPolicy, ...] = ()
+    """What a request is hashed by, for clusters that balance by hash."""
+    mirrors: tuple[Mirror, ...] = ()
+    """Where copies of the requests go."""
     hedge: HedgePolicy | None = None
     """None: the virtual host's."""
     max_stream_duration_s: float | None = None
     """The whole exchange ends after this, however much moves. None: no limit. Seconds, > 0."""
+    missing_cluster_status: int = 503
+    """The answer while the snapshot lacks the cluster. Source: cluster_not_found_response_code."""
+    upgrades: tuple[tuple[str, bool], ...] = ()
+    """(protocol in lower case, whether it is allowed), over the listener's `upgrades`."""
 
     def __post_init__(self) -> None:
         if not self.clusters:
@@ -180,6 +122,9 @@ class Forward:
             raise RouteTableError(f"weights must be >= 0 and sum to more than 0, got {names}")
         if self.prefix_rewrite is not None and self.regex_rewrite is not None:
             raise RouteTableError("prefix_rewrite and regex_rewrite exclude each other")
+        hosts = (self.host_rewrite, self.host_rewrite_header, self.host_rewrite_regex)
+        if sum(host is not None for host in hosts) > 1:
+            raise RouteTableError("host_rewrite, host_rewrite_header and host_rewrite_regex exclude each other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +137,7 @@ class Redirect:
     path: str = ""
     """Replaces the whole path."""
     prefix_rewrite: str = ""
+    regex_rewrite: RegexRewrite | None = None
     status: int = 301
     strip_query: bool = False
 
@@ -212,12 +158,13 @@ class Route:
     """One rule of a virtual host."""
 
     name: str = ""
-    match: RouteMatch = RouteMatch()
+    match: RouteMatch = ANY_REQUEST
     action: Action
     buffer_limit_bytes: int | None = None
     """Of a request's body, kept so that it can be sent again. A larger one is sent once. Source: per_request_buffer_limit_bytes."""
-    request_headers: HeaderMutation = HeaderMutation()
-    response_headers: HeaderMutation = HeaderMutation()
+    request_headers: HeaderMutation = NO_MUTATION
+    response_headers: HeaderMutation = NO_MUTATION
+    filters: FilterSettings = NO_SETTINGS
     provenance: Provenance | None = None
 
 
@@ -240,8 +187,11 @@ class VirtualHost:
     """For routes that have none of their own. None: MAX_REPLAY_BYTES of the sidecar."""
     hedge: HedgePolicy | None = None
     """For routes that have none of their own."""
-    request_headers: HeaderMutation = HeaderMutation()
-    response_headers: HeaderMutation = HeaderMutation()
+    request_headers: HeaderMutation = NO_MUTATION
+    response_headers: HeaderMutation = NO_MUTATION
+    filters: FilterSettings = NO_SETTINGS
+    mirrors: tuple[Mirror, ...] = ()
+    """For routes that have none of their own."""
     provenance: Provenance | None = None
 
 
@@ -251,8 +201,14 @@ class RouteTable:
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
-    request_headers: HeaderMutation = HeaderMutation()
-    response_headers: HeaderMutation = HeaderMutation()
+    request_headers: HeaderMutation = NO_MUTATION
+    response_headers: HeaderMutation = NO_MUTATION
+    filters: FilterSettings = NO_SETTINGS
+    mirrors: tuple[Mirror, ...] = ()
+    """For virtual hosts that have none of their own."""
+    most_specific_wins: bool = False
+    """Header changes are made from the table inwards to the branch, so that the innermost has the last word; otherwise the
+    other way round. Source: Envoy most_specific_header_mutations_wins."""
     ignore_port_in_host: bool = False
     """Drop `:port` from the Host before the virtual host is looked up."""
 
@@ -268,11 +224,12 @@ class RouteTable:
                     )
 
     def cluster_names(self) -> frozenset[str]:
-        """Every cluster that a route can lead to."""
-        return frozenset(
-            cluster.name
-            for host in self.virtual_hosts
-            for route in host.routes
-            if isinstance(route.action, Forward)
-            for cluster in route.action.clusters
-        )
+        """Every cluster that a route can lead to, copies of requests included."""
+        names = {mirror.cluster for mirror in self.mirrors}
+        for host in self.virtual_hosts:
+            names.update(mirror.cluster for mirror in host.mirrors)
+            for route in host.routes:
+                if isinstance(route.action, Forward):
+                    names.update(cluster.name for cluster in route.action.clusters)
+                    names.update(mirror.cluster for mirror in route.action.mirrors)
+        return frozenset(names)

@@ -1,11 +1,21 @@
 """Conditions of routes: envoy.config.route.v3.RouteMatch and what is in it. Pure."""
 
-import re
 from typing import Any
 
-from mesh.routing.table import HeaderMatch, MatchKind, PathKind, PathMatch, QueryMatch, RouteMatch, StringMatch
+from mesh.routing.errors import RouteTableError
+from mesh.routing.match import (
+    HeaderMatch,
+    MatchKind,
+    PathKind,
+    PathMatch,
+    QueryMatch,
+    RangeMatch,
+    RouteMatch,
+    StringMatch,
+)
+from mesh.routing.regex import compile_regex
 from mesh.xds.errors import DecodeError
-from mesh.xds.message import join, only, wrapped
+from mesh.xds.message import join, only, share, wrapped
 
 
 def decode_route_match(match: Any, path: str) -> RouteMatch:
@@ -20,14 +30,23 @@ def decode_route_match(match: Any, path: str) -> RouteMatch:
         "case_sensitive",
         "headers",
         "query_parameters",
+        "runtime_fraction",
     )
+    fraction = match.runtime_fraction.default_value
+    has_fraction = match.HasField("runtime_fraction")
     return RouteMatch(
         path=_path_match(match, path),
-        headers=tuple(_header(header, f"{join(path, 'headers')}[{i}]") for i, header in enumerate(match.headers)),
+        headers=decode_headers_match(match, path),
         query=tuple(
             _query(one, f"{join(path, 'query_parameters')}[{i}]") for i, one in enumerate(match.query_parameters)
         ),
+        share=share(fraction, join(path, "runtime_fraction.default_value")) if has_fraction else 1.0,
     )
+
+
+def decode_headers_match(message: Any, path: str) -> tuple[HeaderMatch, ...]:
+    """The `headers` of a message: conditions that all must hold."""
+    return tuple(_header(header, f"{join(path, 'headers')}[{i}]") for i, header in enumerate(message.headers))
 
 
 def _path_match(match: Any, path: str) -> PathMatch:
@@ -49,9 +68,9 @@ def regex(matcher: Any, path: str) -> str:
     """The pattern of a type.matcher.v3.RegexMatcher. Raises DecodeError when it is not a valid one."""
     only(matcher, path, "google_re2", "regex")
     try:
-        re.compile(matcher.regex)
-    except re.error as exc:
-        raise DecodeError(join(path, "regex"), f"{matcher.regex!r} is not a regular expression: {exc}") from exc
+        compile_regex(matcher.regex)
+    except RouteTableError as exc:
+        raise DecodeError(join(path, "regex"), str(exc)) from exc
     return str(matcher.regex)
 
 
@@ -89,6 +108,7 @@ def _header(header: Any, path: str) -> HeaderMatch:
         "name",
         *_OLD_HEADER_KINDS,
         "safe_regex_match",
+        "range_match",
         "string_match",
         "present_match",
         "invert_match",
@@ -97,8 +117,10 @@ def _header(header: Any, path: str) -> HeaderMatch:
     if not header.name:
         raise DecodeError(join(path, "name"), "is empty; name a header")
     wants_absence = header.WhichOneof("header_match_specifier") == "present_match" and not header.present_match
+    limits = header.range_match
     return HeaderMatch(
         name=header.name.lower(),
+        range=RangeMatch(start=limits.start, end=limits.end) if header.HasField("range_match") else None,
         match=_header_text(header, path),
         invert=header.invert_match != wants_absence,
         missing_as_empty=header.treat_missing_header_as_empty,
@@ -107,7 +129,7 @@ def _header(header: Any, path: str) -> HeaderMatch:
 
 def _header_text(header: Any, path: str) -> StringMatch | None:
     kind = header.WhichOneof("header_match_specifier")
-    if kind in (None, "present_match"):
+    if kind in (None, "present_match", "range_match"):
         return None
     if kind == "string_match":
         return decode_string_match(header.string_match, join(path, "string_match"))
@@ -121,5 +143,5 @@ def _query(query: Any, path: str) -> QueryMatch:
     if query.WhichOneof("query_parameter_match_specifier") == "string_match":
         return QueryMatch(name=query.name, match=decode_string_match(query.string_match, join(path, "string_match")))
     if query.WhichOneof("query_parameter_match_specifier") == "present_match" and not query.present_match:
-        raise DecodeError(join(path, "present_match"), "false is not supported: only presence can be asked for")
+        return QueryMatch(name=query.name, is_absent=True)
     return QueryMatch(name=query.name)

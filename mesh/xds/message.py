@@ -43,6 +43,17 @@ def wrapped(message: Any, name: str, default: T) -> T:
     return value
 
 
+_DENOMINATORS: Final = (100, 10_000, 1_000_000)  # in the order of FractionalPercent.DenominatorType
+
+
+def share(fraction: Any, path: str) -> float:
+    """A type.v3.FractionalPercent as a part of one, 0 to 1."""
+    denominator = _DENOMINATORS[fraction.denominator]
+    if fraction.numerator > denominator:
+        raise DecodeError(join(path, "numerator"), f"is {fraction.numerator} of {denominator}, more than all")
+    return float(fraction.numerator) / denominator
+
+
 def unpack(any_message: Any, path: str, kinds: dict[str, Callable[[], Any]]) -> tuple[str, Any]:
     """The message inside a google.protobuf.Any: (its full name, the message).
 

@@ -9,9 +9,16 @@ from typing import Any, Final
 
 import yaml
 from envoy.config.bootstrap.v3 import bootstrap_pb2
+from envoy.extensions.filters.http.adaptive_concurrency.v3 import adaptive_concurrency_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
+from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
+from envoy.extensions.http.stateful_session.header.v3 import header_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import json_format
 
@@ -22,7 +29,19 @@ from sidecar.decode.assembly import Resources, make_snapshot
 from sidecar.decode.clusters import decode_cluster
 from sidecar.decode.listeners import decode_listener
 
-KNOWN_BY_NAME: Final = (http_inspector_pb2, original_dst_pb2, tls_inspector_pb2, previous_hosts_pb2)
+KNOWN_BY_NAME: Final = (
+    adaptive_concurrency_pb2,
+    cookie_pb2,
+    cors_pb2,
+    fault_pb2,
+    header_pb2,
+    http_inspector_pb2,
+    local_rate_limit_pb2,
+    original_dst_pb2,
+    previous_hosts_pb2,
+    stateful_session_pb2,
+    tls_inspector_pb2,
+)
 """Modules whose messages a file may hold in an Any. Importing them makes the JSON reader know them."""
 MAX_FILE_BYTES: Final = 16 << 20
 

@@ -3,14 +3,15 @@
 from typing import Any, Final
 
 from envoy.config.trace.v3 import opentelemetry_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2
 
+from mesh.http.path import EscapedSlashes
 from mesh.routing.table import RouteTable
 from mesh.xds.decode_routes import decode_route_table
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, seconds, unpack, wrapped
-from sidecar.config import HttpFilter, Tracing
+from sidecar.config import HttpFilter, Tracing, UnderscoreAction
 from sidecar.decode.access_logs import decode_access_log
+from sidecar.decode.filter_chain import decode_filter_chain
 
 _SUPPORTED: Final = (
     "stat_prefix",
@@ -28,6 +29,14 @@ _SUPPORTED: Final = (
     "stream_idle_timeout",
     "request_headers_timeout",
     "max_request_headers_kb",
+    "server_header_transformation",
+    "normalize_path",
+    "merge_slashes",
+    "path_with_escaped_slashes_action",
+    "via",
+    "xff_num_trusted_hops",
+    "skip_xff_append",
+    "request_timeout",
 )
 _HARMLESS: Final = (
     "codec_type",
@@ -40,6 +49,25 @@ _HARMLESS: Final = (
     "stream_error_on_invalid_http_message",
 )
 """Accepted: they concern what this proxy does not do (HTTP/2, client certificates), or how patiently it closes."""
+_PROTOCOL_OPTIONS: Final = (
+    "idle_timeout",
+    "max_headers_count",
+    "max_stream_duration",
+    "max_connection_duration",
+    "max_requests_per_connection",
+    "headers_with_underscores_action",
+)
+_ESCAPED_SLASHES: Final = (
+    EscapedSlashes.KEEP_UNCHANGED,  # IMPLEMENTATION_SPECIFIC_DEFAULT
+    EscapedSlashes.KEEP_UNCHANGED,
+    EscapedSlashes.REJECT,
+    EscapedSlashes.UNESCAPE_AND_REDIRECT,
+    EscapedSlashes.UNESCAPE_AND_FORWARD,
+)
+"""In the order of PathWithEscapedSlashesAction."""
+_UNDERSCORES: Final = (UnderscoreAction.ALLOW, UnderscoreAction.REJECT, UnderscoreAction.DROP)
+"""In the order of HeadersWithUnderscoresAction."""
+_PASS_THROUGH: Final = 2
 _DEFAULTS: Final = HttpFilter()
 
 
@@ -48,9 +76,11 @@ def decode_http_filter(manager: Any, path: str) -> HttpFilter:
     only(manager, path, *_SUPPORTED, *_HARMLESS)
     if manager.codec_type not in (0, 1):
         raise DecodeError(join(path, "codec_type"), "want AUTO or HTTP1: only HTTP/1.1 is spoken here")
-    _check_http_filters(manager, path)
+    chain = decode_filter_chain(manager, path)
     options, where = manager.common_http_protocol_options, join(path, "common_http_protocol_options")
-    only(options, where, "idle_timeout", "max_headers_count", "max_stream_duration", "headers_with_underscores_action")
+    only(options, where, *_PROTOCOL_OPTIONS)
+    if seconds(options, "max_stream_duration"):
+        raise DecodeError(join(where, "max_stream_duration"), "only 0 (no limit) is supported; use the route's")
     table_name, inline = _routes(manager, path)
     kilobytes = wrapped(manager, "max_request_headers_kb", 0)
     return HttpFilter(
@@ -69,32 +99,31 @@ def decode_http_filter(manager: Any, path: str) -> HttpFilter:
         stream_idle_timeout_s=_or(seconds(manager, "stream_idle_timeout"), _DEFAULTS.stream_idle_timeout_s),
         max_header_bytes=kilobytes * 1024 or _DEFAULTS.max_header_bytes,
         max_header_count=wrapped(options, "max_headers_count", _DEFAULTS.max_header_count),
+        filters=chain.kinds,
+        settings=chain.settings,
+        adaptive=chain.adaptive,
+        adds_server=manager.server_header_transformation != _PASS_THROUGH,
+        normalize_path=wrapped(manager, "normalize_path", False),
+        merge_slashes=manager.merge_slashes,
+        escaped_slashes=_ESCAPED_SLASHES[manager.path_with_escaped_slashes_action],
+        via=_via(manager, path),
+        trusted_hops=manager.xff_num_trusted_hops,
+        skip_xff_append=manager.skip_xff_append,
+        underscores=_UNDERSCORES[options.headers_with_underscores_action],
+        max_requests_per_connection=wrapped(options, "max_requests_per_connection", 0),
+        max_connection_duration_s=seconds(options, "max_connection_duration") or 0.0,
+        request_timeout_s=seconds(manager, "request_timeout") or 0.0,
     )
+
+
+def _via(manager: Any, path: str) -> str:
+    if any(c in manager.via for c in "\r\n\0"):
+        raise DecodeError(join(path, "via"), "holds a line break or a NUL")
+    return str(manager.via)
 
 
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _check_http_filters(manager: Any, path: str) -> None:
-    """The router must be the last filter and, today, is the only one."""
-    where = join(path, "http_filters")
-    if not manager.http_filters:
-        raise DecodeError(where, "is empty; want envoy.filters.http.router as the last filter")
-    for i, one in enumerate(manager.http_filters):
-        only(one, f"{where}[{i}]", "name", "typed_config", "is_optional", "disabled")
-        if one.disabled:
-            continue
-        if one.typed_config.type_url.rpartition("/")[2] != "envoy.extensions.filters.http.router.v3.Router":
-            if one.is_optional:
-                continue
-            problem = f'HTTP filter "{one.name}" is not supported; only envoy.filters.http.router is'
-            raise DecodeError(f"{where}[{i}]", problem)
-        kinds = {"envoy.extensions.filters.http.router.v3.Router": router_pb2.Router}
-        _, router = unpack(one.typed_config, f"{where}[{i}].typed_config", dict(kinds))
-        only(router, f"{where}[{i}].typed_config", "dynamic_stats", "start_child_span")
-        if i != len(manager.http_filters) - 1:
-            raise DecodeError(f"{where}[{i}]", "the router must be the last filter")
 
 
 def _routes(manager: Any, path: str) -> tuple[str, RouteTable | None]:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class RequestFilter(Protocol):
-    """One concern of a route, shared by all its requests; what belongs to one request is kept on the exchange.
+    """One concern of a route, shared by all its requests; what belongs to one request is kept in `exchange.notes`.
 
     Order is Envoy's: `on_request` from the first filter to the last, `on_response` the other way round.
     """
@@ -42,6 +42,28 @@ class QuietFilter:
 
     def on_end(self, exchange: "Exchange", now: float) -> None:
         return
+
+
+class PerBranch(QuietFilter):
+    """Filters of one kind whose settings differ between the branches of a split."""
+
+    __slots__ = ("_filters",)
+
+    def __init__(self, filters: Sequence[RequestFilter | None]) -> None:
+        self._filters = tuple(filters)
+
+    def on_request(self, exchange: "Exchange", now: float) -> bool:
+        one = self._filters[exchange.branch.index]
+        return one is None or one.on_request(exchange, now)
+
+    def on_response(self, exchange: "Exchange", status: int, lines: list[bytes]) -> list[bytes]:
+        one = self._filters[exchange.branch.index]
+        return lines if one is None else one.on_response(exchange, status, lines)
+
+    def on_end(self, exchange: "Exchange", now: float) -> None:
+        one = self._filters[exchange.branch.index]
+        if one is not None:
+            one.on_end(exchange, now)
 
 
 Filters = Sequence[RequestFilter]
