@@ -272,29 +272,25 @@ class Exchange:
         if health.has_failures:
             health.succeed()
         branch = self.branch
-        series = branch.series.get(host)
-        if series is None:
-            series = branch.series_for(host)
-        result = series.results.get(known.plan.key)
+        plan = known.plan
+        result = plan.results.get(host)
         if result is None:
-            result = series.result(known.plan.status, flag.NONE)
-        durations = result.durations
-        durations.append(elapsed_ms)
-        result.requests.append(self.request_bytes)
-        result.responses.append(known.size_bytes)
-        if len(durations) >= FOLD_AT:
+            result = plan.results[host] = branch.series_for(host).result(plan.status, flag.NONE)
+        pending = result.pending
+        pending.append((elapsed_ms, self.request_bytes, known.size_bytes))
+        if len(pending) >= FOLD_AT:
             result.fold()
         self.is_active = False
         self.upstream = None
         self.is_plain = False
         if branch.is_recorded or self.trace is not None:
-            self.status = known.plan.status
+            self.status = plan.status
             self.response_bytes = known.size_bytes
             self.is_dirty = True
             self._record(elapsed_ms, host)
         if self.is_dirty:
             if self.attempts > 1:
-                series.retries += 1
+                branch.series_for(host).retries += 1
             win_attempt(self)
             self._reset()
         connection.on_exchange_end(now)

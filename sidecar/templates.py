@@ -29,10 +29,11 @@ from mesh.routing.rewrite import mutate_lines
 from mesh.telemetry.trace_context import TraceContext, parse_traceparent
 from sidecar.rewriting import rewrite_head
 from sidecar.route_limits import expected_line
-from sidecar.stats import ResultKey
 
 if TYPE_CHECKING:
+    from sidecar.cluster import EndpointState
     from sidecar.runtime import Branch, RouteRuntime
+    from sidecar.stats import ResultStats
 
 MAX_SHAPES = 256
 """Per route; a table of 18 kinds has more, but clients use few."""
@@ -271,13 +272,14 @@ class RequestTemplate:
 
 
 class ResponsePlan:
-    """What follows from a response's status line and its special lines, for one branch. Read-only."""
+    """What follows from a response's status line and its special lines, for one branch."""
 
-    __slots__ = ("drops", "end", "is_verbatim", "key", "length", "status")
+    __slots__ = ("drops", "end", "is_verbatim", "length", "results", "status")
 
     def __init__(self, *, status: int, length: int, is_verbatim: bool, drops: tuple[bytes, ...], end: bytes) -> None:
         self.status = status
-        self.key: ResultKey = (status, "")
+        self.results: dict[EndpointState, ResultStats] = {}
+        """Where such responses are counted, by endpoint."""
         self.length = length
         """Of the body."""
         self.is_verbatim = is_verbatim

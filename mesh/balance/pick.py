@@ -6,10 +6,12 @@ when the set or a weight changes (an endpoint comes, goes, is ejected, warms up)
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, permutations
 from typing import Generic, Protocol, TypeVar
 
 from mesh.balance.edf import Edf
+
+_MAX_PAIRED = 16
 
 Draw = Callable[[], float]
 """Uniform in [0, 1)."""
@@ -61,14 +63,22 @@ class WeightedDraw(Generic[H]):
 class LeastRequest(Generic[H]):
     """Power of two choices: draw hosts at random, take the one with the fewest requests in flight. For equal weights."""
 
-    __slots__ = ("_choices", "_count", "_hosts")
+    __slots__ = ("_choices", "_count", "_hosts", "_pairs")
 
     def __init__(self, hosts: Sequence[H], choices: int = 2) -> None:
         self._hosts = tuple(hosts)
         self._count = len(self._hosts)
         self._choices = max(2, choices)
+        self._pairs: tuple[tuple[H, H], ...] = ()
+        """Every ordered pair, for few hosts: then two choices cost one draw."""
+        if self._choices == 2 and 1 < self._count <= _MAX_PAIRED:
+            self._pairs = tuple(permutations(self._hosts, 2))
 
     def pick(self, draw: Draw) -> H | None:
+        pairs = self._pairs
+        if pairs:
+            best, other = pairs[int(draw() * len(pairs))]
+            return other if other.active < best.active else best
         count = self._count
         hosts = self._hosts
         if count < 2:

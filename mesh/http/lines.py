@@ -41,6 +41,9 @@ _READERS: Final[dict[int, Callable[[bytes], Any]]] = {
 }
 
 
+_kind_of = NAMES.kinds.get
+
+
 class LineTable:
     """Lines of header blocks, checked once: line -> its entry, or () when nobody looks at it.
 
@@ -57,7 +60,7 @@ class LineTable:
     def learn(self, line: bytes) -> Entry | tuple[()]:
         """The entry of a line that is not in the table. Raises HttpSyntaxError if it is not a header line, or says something impossible."""
         name, colon, value = line.partition(b":")
-        kind = NAMES.kinds.get(name)
+        kind = _kind_of(name)
         if kind is None or not colon or 0 in value.translate(LINE_MARKS):
             kind = _classify(line, name, colon)
         if not kind:
