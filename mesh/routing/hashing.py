@@ -4,7 +4,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mesh.balance.hashing import hash64
+import xxhash
 
 
 class HashSource(enum.Enum):
@@ -33,7 +33,7 @@ class HashPolicy:
 
 def hash_text(text: bytes) -> int:
     """64 bits that are the same in every process, and in Envoy: both proxies lead a key to the same endpoint."""
-    return hash64(text)
+    return xxhash.xxh64_intdigest(text)
 
 
 def combine(hashes: Iterable[int]) -> int | None:
