@@ -224,6 +224,9 @@ class ClusterState:
             else:
                 host.endpoint = endpoint
                 host.weight = endpoint.weight
+        if not self.is_original_dst:
+            # In the order given: where it matters to a ring, proxies with different pasts must agree.
+            self.hosts = {key: self.hosts[key] for key in wanted}
         self._equip_hosts()
         self._refresh(is_same_set=False)
         return closing

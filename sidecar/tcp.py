@@ -171,12 +171,15 @@ class TcpConnection(asyncio.Protocol):
         return cluster.pick_for(tried=tried)
 
     async def _dial(self, cluster: ClusterState, host: EndpointState) -> TcpUpstream | None:
+        started = time.monotonic()
         try:
             async with asyncio.timeout(cluster.config.connect_timeout_s):
                 sock = await self.plane.pool.connect_socket(host)
         except (OSError, TimeoutError):
             cluster.fail(host, FailureKind.LOCAL_ORIGIN, time.monotonic())
             return None
+        if host.latency is not None:
+            host.latency.observe(time.monotonic() - started, time.monotonic())
         try:
             _, upstream = await self.plane.loop.create_connection(lambda: TcpUpstream(self), sock=sock)
         except BaseException:

@@ -330,7 +330,10 @@ def _locality_weights(
 
 
 def _weighted_only(hosts: Sequence[H], localities: Mapping[Locality, float]) -> Sequence[H]:
-    """Without the hosts of localities of weight 0, unless no locality has a weight."""
+    """Without the hosts of localities of weight 0, unless no locality has a weight.
+
+    DEVIATION: then Envoy's hashing policies have no host at all, its other policies all of them; here all have all.
+    """
     if not any(localities.values()) or all(localities.values()):
         return hosts
     return [host for host in hosts if localities[host.endpoint.locality]]

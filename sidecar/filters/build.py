@@ -33,8 +33,9 @@ def _split_filters(route: "RouteRuntime") -> list[RequestFilter]:
     found: list[RequestFilter] = []
     if action.split_header is not None and not route.is_single:
         found.append(HeaderSplitFilter(action.split_header))
-    if action.hash_policies:
-        found.append(HashFilter(action.hash_policies, splits=action.split_by_hash and not route.is_single))
+    splits = action.split_by_hash and not route.is_single
+    if action.hash_policies and (splits or any(one.cluster and one.cluster.is_hashing for one in route.branches)):
+        found.append(HashFilter(action.hash_policies, splits=splits))
     return found
 
 

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from mesh.balance.config import BalanceOptions, HashingConfig, SlowStartConfig, SubsetConfig, SubsetSelector
-from mesh.balance.endpoint import Endpoint, LbPolicy, Locality
+from mesh.balance.endpoint import Endpoint, Health, LbPolicy, Locality
 from mesh.balance.hashing import hash64
 from mesh.resilience.outlier import OutlierConfig
 from mesh.resilience.retry import RetryOn, RetryPolicy
 from mesh.routing.table import Forward, HeaderMatch, Route, RouteMatch, WeightedCluster
+from mesh.telemetry.istio import Peer
+from sidecar.admin import config_dump
 from sidecar.config import Cluster
 from sidecar.exchange import Exchange
 from sidecar.filters.protocol import QuietFilter
+from sidecar.metrics import MetricsSource, render_metrics
 from sidecar.server import DataPlane
 from tests.component.plane_harness import OK, Client, Origin, client, cluster, forward, origin, run, running, snapshot
 
@@ -246,5 +249,43 @@ def test_peak_ewma_sends_little_to_those_who_fail_fast() -> None:
             requests, expected_ms = await share_of_third(bad)
             assert requests <= 3
             assert expected_ms > 500 or not requests
+
+    run(body())
+
+
+def test_admin_and_metrics_say_how_load_is_spread() -> None:
+    async def body() -> None:
+        async with origin() as near, origin() as far:
+            endpoints = (
+                placed(near.port, "here", weight=5),
+                dataclasses.replace(placed(1, "here"), health=Health.UNHEALTHY),
+                dataclasses.replace(placed(2, "here"), health=Health.UNHEALTHY),
+                dataclasses.replace(placed(far.port, "there", priority=1), health=Health.DEGRADED),
+            )
+            config = dataclasses.replace(cluster("c"), endpoints=endpoints)
+            weak = dataclasses.replace(config, name="weak", endpoints=endpoints[:3], lb_policy=LbPolicy.PEAK_EWMA)
+            async with running(snapshot([config, weak])) as plane, client(plane) as user:
+                for _ in range(10):
+                    assert (await user.ask()).status == 200
+                weak_state = plane.plane.clusters["weak"]
+                for _ in range(7):
+                    weak_state.pick_for()
+                dump = config_dump(plane.plane.snapshot, plane.plane.clusters)
+                page = render_metrics(MetricsSource(plane=plane.plane, own=Peer())).decode()
+        rows = {row["name"]: row for row in dump["clusters"]}
+        assert (rows["c"]["healthy"], rows["c"]["degraded"], rows["c"]["priority_load"]) == (1, 1, "46 54")
+        assert rows["weak"]["is_panicking"]
+        first, second, _, last = (row for row in dump["endpoints"] if row["cluster"] == "c")
+        assert (first["locality"], first["locality_weight"], first["health_flags"]) == ("r/here", 5, "healthy")
+        assert second["health_flags"] == "/failed_eds_health"
+        assert (last["priority"], last["health_flags"]) == (1, "/degraded_eds_health")
+        assert [row["latency_ms"] is None for row in dump["endpoints"]] == [True] * 4 + [False] * 3
+        for line in (
+            'membership_healthy{envoy_cluster_name="c"} 1',
+            'membership_degraded{envoy_cluster_name="c"} 1',
+            'lb_healthy_panic{envoy_cluster_name="c"} 0',
+            'lb_healthy_panic{envoy_cluster_name="weak"} 7',
+        ):
+            assert f"envoy_cluster_{line}" in page
 
     run(body())

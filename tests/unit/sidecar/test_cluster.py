@@ -64,6 +64,23 @@ def test_equal_keys_go_to_one_endpoint_across_updates_that_do_not_concern_them()
     assert len({cluster.pick_for() for _ in range(200)}) == 5
 
 
+def test_owners_do_not_depend_on_what_was_before() -> None:
+    final = replace(
+        HASHED,
+        endpoints=tuple(endpoint(name, weight=i % 3 + 1) for i, name in enumerate("abcdefg")),
+        lb_policy=LbPolicy.RING_HASH,
+        balance=BalanceOptions(hashing=HashingConfig(min_ring_size=5, max_ring_size=9)),
+    )
+    fresh, changed = state(final), state(replace(final, endpoints=final.endpoints[4:]))
+    changed.update(replace(final, endpoints=final.endpoints[::-1]))
+    changed.update(final)
+    for key in KEYS:
+        one, other = fresh.pick_for(hash_key=key), changed.pick_for(hash_key=key)
+        assert one is not None
+        assert other is not None
+        assert one.text == other.text
+
+
 def test_an_unusable_endpoint_hands_its_keys_over() -> None:
     cluster = state(HASHED)
     before = [cluster.pick_for(hash_key=key) for key in KEYS]
