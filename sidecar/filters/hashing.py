@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from sidecar.exchange import Exchange
 
 
-_HASHING = ("ring_hash", "maglev")
-
-
 class HashFilter(QuietFilter):
     """Sets `exchange.hash_key` from a route's hash policies.
 
@@ -58,7 +55,7 @@ class HashFilter(QuietFilter):
 
     def _make_cookie(self, exchange: "Exchange", policy: HashPolicy) -> bytes | None:
         cluster = exchange.branch.cluster
-        is_used = self._splits or (cluster is not None and cluster.config.lb_policy.value in _HASHING)
+        is_used = self._splits or (cluster is not None and cluster.config.lb_policy.is_hashing)
         if policy.ttl_s is None or not is_used:
             return None
         value = b"%016x" % exchange.plane.rng.getrandbits(64)
