@@ -46,7 +46,7 @@ class HashFilter(QuietFilter):
             case HashSource.HEADER:
                 return head.header(name)
             case HashSource.QUERY:
-                return query_getter(policy.name)(head)
+                return next(iter(query_getter(policy.name)(head)), None)
             case HashSource.SOURCE_IP:
                 return exchange.connection.peer_address
             case HashSource.COOKIE:
