@@ -38,7 +38,7 @@ def send_shadow(plane: "Plane", cluster: ClusterState | None, config: ShadowConf
     name = config.mirror.cluster
     host = None
     if cluster is not None and cluster.picker is not None and cluster.active < cluster.max_requests:
-        host = cluster.picker.pick(plane.rng.random)
+        host = cluster.pick_for()
     if host is None or not Shadow(plane, host, config).start():
         plane.stats.filters.add(FilterCount.MIRROR_DROPPED, name)
 

@@ -1,5 +1,6 @@
 """Request heads: strict parsing into what a proxy needs, with the other header lines left as bytes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mesh.http.errors import HttpSyntaxError
@@ -130,6 +131,20 @@ class RequestHead:
                 known = values.get(key)
                 values[key] = value if known is None else known + b"," + value
         return values.get(name)
+
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        """The values of a header (lower-case `name`), one per line."""
+        joined = self.header(name)
+        if joined is None:
+            return ()
+        if b"," not in joined:
+            return (joined,)
+        size = len(name)
+        return [
+            line[size + 1 :].strip(b" \t")
+            for line in self.header_lines
+            if line[size : size + 1] == b":" and line[:size].lower() == name
+        ]
 
 
 def find_request_head(buffer: bytes | bytearray, limits: HeadLimits = DEFAULT_LIMITS) -> int:

@@ -37,9 +37,14 @@ class RoutedRequest(Protocol):
         """A header's value (its values joined with a comma), or None. `name` is lower case."""
         ...
 
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        """A header's values, one per line; empty when it does not occur."""
+        ...
+
 
 RequestTest = Callable[[RoutedRequest], bool]
-Getter = Callable[[RoutedRequest], bytes | None]
+Getter = Callable[[RoutedRequest], Sequence[bytes]]
+"""The values that a condition compares; none when there is nothing."""
 
 _TEXT_TESTS: dict[MatchKind, Callable[[bytes, bytes], bool]] = {
     MatchKind.EXACT: bytes.__eq__,
@@ -119,30 +124,30 @@ def compile_text(match: StringMatch, where: str) -> TextTest:
 
 
 _PSEUDO: dict[bytes, Getter] = {
-    b":method": lambda request: request.method,
-    b":path": lambda request: request.target,
-    b":authority": lambda request: request.authority,
-    b"host": lambda request: request.authority,
-    b":scheme": lambda request: request.scheme,
+    b":method": lambda request: (request.method,),
+    b":path": lambda request: (request.target,),
+    b":authority": lambda request: (request.authority,),
+    b"host": lambda request: (request.authority,),
+    b":scheme": lambda request: (request.scheme,),
 }
 
 
 def header_getter(name: str) -> Getter:
     """What a condition on header `name` compares; pseudo-headers name parts of the request line."""
     lower = name.lower().encode()
-    return _PSEUDO.get(lower, lambda request: request.header(lower))
+    return _PSEUDO.get(lower, lambda request: request.header_values(lower))
 
 
 def query_getter(name: str) -> Getter:
-    """The first value of a query parameter, as it stands in the target; None when there is none."""
+    """The first value of a query parameter, as it stands in the target."""
     wanted = name.encode()
 
-    def get(request: RoutedRequest) -> bytes | None:
+    def get(request: RoutedRequest) -> Sequence[bytes]:
         for part in (request.query or b"").split(b"&"):
             key, _, value = part.partition(b"=")
             if key == wanted and part:
-                return value
-        return None
+                return (value,)
+        return ()
 
     return get
 
@@ -155,12 +160,12 @@ def _compile_header(header: HeaderMatch, where: str) -> RequestTest:
     elif header.range is not None:
         test = _compile_range(header.range)
     else:
-        return lambda request: (get(request) is not None) != invert
+        return lambda request: bool(get(request)) != invert
     missing = invert != test(b"") if header.missing_as_empty else False
 
     def matches(request: RoutedRequest) -> bool:
-        value = get(request)
-        return missing if value is None else test(value) != invert
+        values = get(request)
+        return any(map(test, values)) != invert if values else missing
 
     return matches
 
@@ -175,13 +180,12 @@ def _compile_range(limits: RangeMatch) -> TextTest:
 def _compile_query(query: QueryMatch, where: str) -> RequestTest:
     get = query_getter(query.name)
     if query.is_absent:
-        return lambda request: get(request) is None
+        return lambda request: not get(request)
     if query.match is None:
-        return lambda request: get(request) is not None
+        return lambda request: bool(get(request))
     test = compile_text(query.match, f'{where}, query parameter "{query.name}"')
 
     def matches(request: RoutedRequest) -> bool:
-        value = get(request)
-        return value is not None and test(value)
+        return any(map(test, get(request)))
 
     return matches

@@ -81,12 +81,12 @@ class Bucket(Generic[R]):
                     return route
             return None
         found: R | None = None
-        value = self.get(request)
-        bucket = self.values.get(value) if value is not None else None
-        if bucket is not None and bucket.first_at < before:
-            found = bucket.find(request, draw, before)
-            if found is not None:
-                before = found.at
+        for value in self.get(request):
+            bucket = self.values.get(value)
+            if bucket is not None and bucket.first_at < before:
+                better = bucket.find(request, draw, before)
+                if better is not None:
+                    found, before = better, better.at
         if self.rest is not None and self.rest.first_at < before:
             return self.rest.find(request, draw, before) or found
         return found

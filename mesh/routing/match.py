@@ -36,7 +36,8 @@ class RangeMatch:
 class HeaderMatch:
     """A condition on one request header; `:method`, `:path`, `:authority` and `:scheme` name the request line's parts.
 
-    A header that occurs more than once is compared as its values joined with a comma.
+    A header that occurs more than once meets a condition on its value when one of its values does. (So does Envoy 1.40; older
+    ones compare the values joined with a comma.)
     """
 
     name: str

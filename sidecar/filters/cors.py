@@ -61,17 +61,17 @@ class CorsFilter(QuietFilter):
         is_preflight = head.method == b"OPTIONS" and head.header(b"access-control-request-method")
         if not is_preflight or (not allowed and policy.forwards_unmatched_preflights is not False):
             return True
-        exchange.reply_direct(200, b"", tuple(self._preflight_lines(exchange, allowed)))
+        exchange.reply_direct(200, b"", tuple(self._preflight_lines(exchange)))
         return False
 
     def _allows(self, origin: bytes) -> bool:
         return self._allows_all or any(test(origin) for test in self._origins)
 
-    def _preflight_lines(self, exchange: "Exchange", allowed: bool) -> list[bytes]:
+    def _preflight_lines(self, exchange: "Exchange") -> list[bytes]:
         lines = list(self._preflight)
         head = exchange.template.head
         wants_private = head.header(b"access-control-request-private-network") == b"true"
-        if allowed and wants_private and self._policy.allow_private_network:
+        if wants_private and self._policy.allow_private_network:
             lines.append(b"access-control-allow-private-network: true")
         return lines
 

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from sidecar.exchange import Exchange
 
 
-_HASHING = ("ring_hash", "maglev")
-
-
 class HashFilter(QuietFilter):
     """Sets `exchange.hash_key` from a route's hash policies.
 
@@ -49,7 +46,7 @@ class HashFilter(QuietFilter):
             case HashSource.HEADER:
                 return head.header(name)
             case HashSource.QUERY:
-                return query_getter(policy.name)(head)
+                return next(iter(query_getter(policy.name)(head)), None)
             case HashSource.SOURCE_IP:
                 return exchange.connection.peer_address
             case HashSource.COOKIE:
@@ -58,7 +55,7 @@ class HashFilter(QuietFilter):
 
     def _make_cookie(self, exchange: "Exchange", policy: HashPolicy) -> bytes | None:
         cluster = exchange.branch.cluster
-        is_used = self._splits or (cluster is not None and cluster.config.lb_policy.value in _HASHING)
+        is_used = self._splits or (cluster is not None and cluster.config.lb_policy.is_hashing)
         if policy.ttl_s is None or not is_used:
             return None
         value = b"%016x" % exchange.plane.rng.getrandbits(64)

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING
 
 from mesh.resilience.rate_limit import TokenBucket
 from mesh.routing.rate_limit import LocalRateLimit
-from mesh.routing.rewrite import mutate_lines, without_names
+from mesh.routing.rewrite import mutate_lines
 from sidecar import flags as flag
 from sidecar.filters.counts import FilterCount
 from sidecar.filters.protocol import QuietFilter
 
 if TYPE_CHECKING:
     from sidecar.exchange import Exchange
-
-_QUOTA = {b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"}
 
 
 class RateLimitFilter(QuietFilter):
@@ -62,7 +60,7 @@ class RateLimitFilter(QuietFilter):
         bucket = self._bucket
         reset_s = math.ceil(bucket.next_fill_s(counted_at))
         return [
-            *without_names(lines, _QUOTA),
+            *lines,
             b"x-ratelimit-limit: %d" % bucket.config.max_tokens,
             b"x-ratelimit-remaining: %d" % bucket.tokens,
             b"x-ratelimit-reset: %d" % reset_s,

@@ -70,7 +70,7 @@ def head(target: str, *lines: str, method: str = "GET", host: str = "h") -> Requ
 REQUESTS = st.builds(
     lambda path, query, x, y, method: head(
         path + (f"?q={query}" if query is not None else ""),
-        *([f"x: {x}"] if x is not None else []),
+        *([f"x: {x}", "X: 2"] if x == "3" else [f"x: {x}"] if x is not None else []),
         *([f"Y: {y}"] if y is not None else []),
         method=method,
     ),
@@ -91,7 +91,7 @@ def naively(host: CompiledHost, request: RequestHead, draw: float) -> CompiledRo
     return next((route for route in host.routes if route.matches(request, draw)), None)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     matches=st.lists(MATCHES, min_size=5, max_size=40),
     requests=st.lists(REQUESTS, min_size=1, max_size=8),
@@ -105,7 +105,7 @@ def test_index_agrees_with_trying_every_route(
         assert host.find(request, draw) is naively(host, request, draw)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     values=st.lists(st.tuples(VALUES, VALUES, st.sampled_from(["GET", "PUT"])), min_size=9, max_size=40),
     plain=st.lists(MATCHES, max_size=4),
@@ -151,7 +151,7 @@ def test_an_earlier_short_prefix_beats_a_later_long_one() -> None:
     assert names_of(compiled(prefixes[::-1]), "/a/b/c") == ["2"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(keys=st.sets(st.text("ab", max_size=6)), text=st.text("ab", max_size=9))
 def test_prefix_index_finds_all_prefixes(keys: set[str], text: str) -> None:
     index = PrefixIndex({key.encode(): key for key in keys})
@@ -163,7 +163,7 @@ def test_prefix_index_finds_all_prefixes(keys: set[str], text: str) -> None:
     assert found == sorted((key for key in keys if text.startswith(key)), key=len, reverse=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(pattern=REGEXES, path=PATHS)
 def test_every_match_begins_with_the_literal_prefix(pattern: str, path: str) -> None:
     if compile_regex(pattern)(path.encode()):
@@ -188,7 +188,7 @@ def test_literal_prefixes(pattern: str, prefix: bytes) -> None:
 DOMAINS = st.lists(st.sampled_from(["a", "b", "c", "example"]), min_size=1, max_size=3).map(".".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     suffixes=st.sets(DOMAINS, max_size=6), prefixes=st.sets(DOMAINS, max_size=6), exact=st.sets(DOMAINS), host=DOMAINS
 )
