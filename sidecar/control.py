@@ -199,7 +199,7 @@ class Control:
         self._is_draining = True
         plane.drain()
         deadline = time.monotonic() + self.ports.drain_timeout_s
-        while plane.active_requests and time.monotonic() < deadline:
+        while not plane.is_drained and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         if plane.active_requests:
             logger.warning("requests broken at the end of the drain", extra={"requests": plane.active_requests})

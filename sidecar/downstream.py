@@ -297,9 +297,20 @@ class DownstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.transport.abort()
 
+    @property
+    def is_idle(self) -> bool:
+        """Between requests."""
+        return self._phase is Phase.IDLE and not self._buffer
+
+    @property
+    def quiet_since(self) -> float:
+        """When the connection became idle, as nearly as it is known. Monotonic seconds; means nothing while it is not idle."""
+        idle_s = self.site.runtime.idle_timeout_s
+        return self.exchange.started if NEVER in (self.deadline, idle_s) else self.deadline - idle_s
+
     def close_if_idle(self) -> None:
         """For draining: a connection between requests is closed."""
-        if self._phase is Phase.IDLE and not self._buffer:
+        if self.is_idle:
             self.transport.close()
 
     # -- deadlines and pauses

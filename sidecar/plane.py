@@ -30,6 +30,10 @@ from sidecar.timers import DeadlineWheel
 logger = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 1.0
+QUIET_S = 0.5
+"""When draining, a connection between requests is closed after this long without one: its client is hardly about to send another.
+Closed at once, a request that is on its way would be lost."""
+DRAIN_EVERY_S = 0.05
 
 
 class HttpSite:
@@ -66,6 +70,7 @@ class Plane:
         self._sites: dict[tuple[str, str], HttpSite] = {}
         self._tables: dict[int, CompiledTable] = {}
         self._logs: dict[AccessLog, AccessLogWriter] = {}
+        self._drainer: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = loop.call_later(SWEEP_EVERY_S, self._sweep)
 
     # -- configuration
@@ -168,17 +173,30 @@ class Plane:
         self._sweeper = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
 
     def drain(self) -> None:
-        """From now on every response says `connection: close`, and connections between requests are closed."""
+        """From now on every response says `connection: close`, and connections without requests for a while are closed."""
         self.is_draining = True
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.exchange.is_plain = False  # so that responses to come take the way that can say it
-            connection.close_if_idle()
+        self._close_quiet()
+
+    def _close_quiet(self) -> None:
+        before = time.monotonic() - QUIET_S
+        for connection in list(self.connections):
+            if connection.quiet_since <= before:
+                connection.close_if_idle()
+        self._drainer = self.loop.call_later(DRAIN_EVERY_S, self._close_quiet)
+
+    @property
+    def in_use(self) -> int:
+        """Connections with a request under way, or between requests and not closed yet."""
+        return sum(1 for connection in self.connections if connection.exchange.is_active or connection.is_idle)
 
     def close(self) -> None:
         """Break every connection and stop all timers."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        for timer in (self._sweeper, self._drainer):
+            if timer is not None:
+                timer.cancel()
+        self._sweeper = self._drainer = None
         for connection in list(self.connections):
             connection.abort()
         for session in list(self.tcp_connections):

@@ -69,15 +69,20 @@ class DataPlane:
             )
 
     def drain(self) -> None:
-        """Take no new connections; say `connection: close` on the others and close those between requests."""
+        """Take no new connections; say `connection: close` on the others and close those that stay without requests."""
         for server in self._servers.values():
             server.close()
         self._servers.clear()
         self.plane.drain()
 
     @property
+    def is_drained(self) -> bool:
+        """After `drain`: no request is under way, and no client connection is left that may bring one."""
+        return self.plane.in_use == 0
+
+    @property
     def active_requests(self) -> int:
-        """Requests under way; 0 says that a drain is over."""
+        """Requests under way."""
         return sum(1 for connection in self.plane.connections if connection.exchange.is_active)
 
     def close(self) -> None:
