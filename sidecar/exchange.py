@@ -644,6 +644,8 @@ class Exchange:
             host.health.successes += 1
             if host.health.has_failures:
                 host.health.succeed()
+        if host.check is not None:
+            host.check.on_response(head.kept_lines)
         count_retry(self, host)
         route = self.route
         if (status in route.retry_statuses or route.retries_by_header) and try_elsewhere(

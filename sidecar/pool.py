@@ -141,14 +141,19 @@ class Pool:
         return connection
 
     async def connect_socket(self, host: EndpointState) -> socket.socket:
-        """A connected socket to `host`, marked so that the interception rules let it pass. Raises OSError."""
-        family = socket.AF_INET6 if ":" in host.address else socket.AF_INET
+        """A connected socket to `host`. Raises OSError."""
+        host.cluster.has_connected = True
+        return await self.dial(host.address, host.port)
+
+    async def dial(self, address: str, port: int) -> socket.socket:
+        """A connected socket, marked so that the interception rules let it pass. Raises OSError."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._mark(sock)
-            await asyncio.get_running_loop().sock_connect(sock, (host.address, host.port))
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
         except BaseException:
             sock.close()
             raise

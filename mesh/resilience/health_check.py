@@ -77,8 +77,6 @@ class HealthCheck:
     no_traffic_healthy_interval_s: float | None = None
     """The same for a passing endpoint; None: `no_traffic_interval_s`."""
     reuses_connection: bool = True
-    port: int = 0
-    """Probe this port instead of the endpoint's; 0: the endpoint's."""
     logs_failures: bool = False
     """Log every failed check, not only changes."""
     logs_passes: bool = False

@@ -23,7 +23,7 @@ class HttpProbe:
     path: str
     method: bytes = b"GET"
     host: str = ""
-    """The Host header; empty: the endpoint's own name, or else the cluster's."""
+    """The Host header, unless the endpoint has one of its own (`Endpoint.check_host`); empty: the cluster's name."""
     lines: tuple[bytes, ...] = (USER_AGENT,)
     """Further header lines, without CRLF."""
     expected: StatusRanges = DEFAULT_EXPECTED
@@ -47,8 +47,8 @@ class HttpProbe:
                 )
 
     def request(self, host: str) -> bytes:
-        """The request on the wire; `host` is used when the probe names none."""
-        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (self.method, self.path.encode(), (self.host or host).encode())
+        """The request on the wire, for an endpoint whose Host header is `host`."""
+        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (self.method, self.path.encode(), host.encode())
         if self.method in (b"POST", b"PUT", b"PATCH"):
             head += b"content-length: 0\r\n"
         return head + b"".join([line + b"\r\n" for line in self.lines]) + b"\r\n"

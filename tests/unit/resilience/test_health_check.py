@@ -132,9 +132,9 @@ def test_probes_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
         HttpProbe(**changes)
 
 
-def test_request_names_the_probes_host_or_the_given_one() -> None:
+def test_request_is_complete() -> None:
     assert HttpProbe(path="/live").request("web") == b"GET /live HTTP/1.1\r\nhost: web\r\nuser-agent: Envoy/HC\r\n\r\n"
-    found = HttpProbe(path="/", method=b"POST", host="h", lines=(b"a: b",)).request("web")
+    found = HttpProbe(path="/", method=b"POST", lines=(b"a: b",)).request("h")
     assert found == b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\na: b\r\n\r\n"
 
 
