@@ -90,21 +90,30 @@ class Pool:
 
     def _connect_for_pending(self, host: EndpointState) -> None:
         cluster = host.cluster
-        limits = cluster.config.limits
         while host.connecting < len(host.pending):
             # A host without any connection may always make one, else it would starve (Envoy does the same).
-            if host.open > 0:
-                if cluster.connections >= limits.max_connections:
-                    cluster.counts.connection_overflows += 1
-                    return
-                if limits.max_connections_per_host is not None and host.open >= limits.max_connections_per_host:
-                    cluster.counts.per_host_overflows += 1
-                    return
+            if host.open > 0 and self._is_full(host):
+                if host.idle:
+                    # Too old for who waits; its place is free when it has closed: see `on_lost`.
+                    self.discard(host.idle[0])
+                return
             host.connecting += 1
             host.open += 1
             cluster.connections += 1
             self.connects_total += 1
             spawn(self._tasks, self._connect(host), name=f"connect {host.text}")
+
+    def _is_full(self, host: EndpointState) -> bool:
+        """Whether the limits allow no further connection to `host`; counts that."""
+        cluster = host.cluster
+        limits = cluster.config.limits
+        if cluster.connections >= limits.max_connections:
+            cluster.counts.connection_overflows += 1
+            return True
+        if limits.max_connections_per_host is not None and host.open >= limits.max_connections_per_host:
+            cluster.counts.per_host_overflows += 1
+            return True
+        return False
 
     async def _connect(self, host: EndpointState) -> None:
         timeout_s = host.cluster.config.connect_timeout_s
