@@ -120,7 +120,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self._phase is _IDLE and not self._buffer:
             runtime = self.site.runtime
             template = runtime.templates.get(data)
-            if template is None and data.find(b"\r\n\r\n") == len(data) - 4 < runtime.short_head_bytes:
+            if template is None and 0 < data.find(b"\r\n\r\n") == len(data) - 4 < runtime.short_head_bytes:
                 try:
                     template = runtime.learn(data)
                 except HttpSyntaxError as error:

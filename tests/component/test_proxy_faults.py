@@ -468,3 +468,16 @@ def test_connection_that_is_reset_at_once_costs_one_answer() -> None:
                 slamming.cancel()
 
     run(body())
+
+
+@pytest.mark.parametrize("first", range(1, 24))
+def test_head_may_come_in_two_pieces(first: int) -> None:
+    async def body() -> None:
+        async with origin() as up, running(snapshot([cluster("c", up.port)])) as plane, client(plane) as user:
+            head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+            user.send(head[:first])
+            await settle()
+            user.send(head[first:])
+            assert (await user.response()).status == 200
+
+    run(body())
