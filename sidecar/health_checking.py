@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mesh.net.tasks import spawn
 from mesh.resilience.health_check import Change, CheckState, Draw, HealthCheck, Outcome
@@ -173,17 +174,19 @@ class HealthChecker:
                 self._running += 1
                 self.stats[session.cluster.config.name].attempt += 1
                 session.task = spawn(self._tasks, self._check(session), name=f"health-check {session.host.text}")
+                session.task.add_done_callback(partial(self._on_done, session))
+
+    def _on_done(self, session: HostCheck, task: asyncio.Task[None]) -> None:
+        """Also of a task that was cancelled before it began."""
+        session.task = None
+        self._running -= 1
+        if session.is_stopped:
+            session.prober.close()
+        if session.is_stopped or not (task.cancelled() or task.exception()):  # else everything ends
+            self._start_waiting()
 
     async def _check(self, session: HostCheck) -> None:
-        try:
-            finding = await session.prober.check()
-        finally:
-            session.task = None
-            self._running -= 1
-            if session.is_stopped:
-                session.prober.close()
-                self._start_waiting()
-        self._start_waiting()
+        finding = await session.prober.check()
         if not session.is_stopped:
             change = self.on_finding(session, finding)
             has_traffic = session.cluster.has_connected
@@ -197,7 +200,7 @@ class HealthChecker:
             session.timer.cancel()
             session.timer = None
         if session.task is not None:
-            session.task.cancel()  # closes its connection when it ends
+            session.task.cancel()  # its connection is closed when it has ended
         else:
             session.prober.close()
 

@@ -9,7 +9,7 @@ from mesh.errors import MeshError
 from mesh.resilience.health_check import NO_TRAFFIC_INTERVAL_S, HealthCheck
 from mesh.resilience.probe import DEFAULT_EXPECTED, USER_AGENT, HttpProbe, StatusRanges, TcpProbe
 from mesh.routing.rewrite import mutate_lines
-from mesh.xds.decode_routes import mutation
+from mesh.xds.decode_headers import mutation
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, seconds, wrapped
 

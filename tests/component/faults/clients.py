@@ -270,8 +270,8 @@ class Client:
             await self._finish(connection, ask, ask.fault.outcomes)
 
     async def _upload(self) -> None:
-        changes = {"method": "POST", "is_chunked": self._rng.random() < 0.4, "expects": self._rng.random() < 0.3}
-        ask, connection = self._ask("good", **changes), await self._connection()
+        ask, connection = self._ask("good", method="POST"), await self._connection()
+        ask.is_chunked, ask.expects = self._rng.random() < 0.4, self._rng.random() < 0.3
         connection.writer.write(ask.head)
         if ask.expects:
             await asyncio.sleep(0.01)
