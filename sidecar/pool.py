@@ -59,10 +59,23 @@ class Pool:
         if host.is_removed or connection.is_closed or (limit and connection.requests >= limit):
             self.discard(connection)
         elif host.pending:
-            self._hand_over(host, connection)
+            self._offer(host, connection)
         else:
             connection.idle_since = self._now()
             host.idle.append(connection)
+
+    def _offer(self, host: EndpointState, connection: UpstreamConnection) -> None:
+        """Give a kept connection to the first who waits for any; who has met a closed one waits for a new one."""
+        for exchange in host.pending:
+            if not exchange.stale_retries:
+                self.stop_waiting(host, exchange)
+                exchange.on_connection(connection)
+                return
+        if host.connecting:
+            connection.idle_since = self._now()
+            host.idle.append(connection)
+        else:
+            self.discard(connection)  # makes room for a new one: see `on_lost`
 
     def discard(self, connection: UpstreamConnection) -> None:
         """Close a connection that nobody owns any more. Its last written bytes may be lost."""

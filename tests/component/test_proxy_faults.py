@@ -481,3 +481,28 @@ def test_head_may_come_in_two_pieces(first: int) -> None:
             assert (await user.response()).status == 200
 
     run(body())
+
+
+@pytest.mark.parametrize("most", [2, 1000])
+def test_who_found_a_closed_connection_gets_a_new_one_not_another_kept_one(most: int) -> None:
+    async def body() -> None:
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.001)
+            writer.write(OK)
+            await reader.readuntil(b"\r\n\r\n")
+
+        limits = CircuitLimits(max_connections=most)
+        async with origin(script=once) as up, running(snapshot([cluster("c", up.port, limits=limits)])) as plane:
+
+            async def ask() -> None:
+                async with client(plane) as user:
+                    for _ in range(20):
+                        assert (await user.ask()).status == 200
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(10):
+                    tasks.create_task(ask())
+            assert plane.plane.clusters["c"].pending == 0
+
+    run(body())
