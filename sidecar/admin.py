@@ -188,6 +188,8 @@ def _cluster_row(state: ClusterState) -> Row:
         "active_requests": state.active,
         "connections": state.connections,
         "outlier_detection": config.outlier is not None,
+        "health_checks": [type(one.probe).__name__.removesuffix("Probe").lower() for one in config.health_checks],
+        "failing_checks": sum(1 for host in state.hosts.values() if host.is_check_failed),
         "cause": str(config.provenance) if config.provenance else "",
     }
 
@@ -206,6 +208,8 @@ def _endpoint_row(host: EndpointState) -> Row:
         "locality_weight": host.endpoint.locality_weight,
         "health": "ejected" if host.health.ejected_until is not None else host.endpoint.health.value,
         "health_flags": host.health_flags(),
+        "check": host.check.text if host.check is not None else "",
+        "check_detail": host.check.detail if host.check is not None else "",
         "latency_ms": host.latency_ms(),
         "active_requests": host.active,
         "ejections": host.health.ejections_total,

@@ -22,6 +22,7 @@ from sidecar.config import Cluster, ClusterKind
 
 if TYPE_CHECKING:
     from sidecar.exchange import Exchange
+    from sidecar.health_checking import HostCheck
     from sidecar.upstream import UpstreamConnection
 
 MAX_ORIGINAL_HOSTS = 1024
@@ -37,6 +38,7 @@ class EndpointState:
     __slots__ = (
         "active",
         "address",
+        "check",
         "cluster",
         "connecting",
         "endpoint",
@@ -85,6 +87,8 @@ class EndpointState:
         self.connecting = 0
         self.pending: deque[Exchange] = deque()
         """Requests that wait for a connection. Bounded by the cluster's max_pending."""
+        self.check: HostCheck | None = None
+        """Its active health check, while it has one."""
         self.is_removed = False
         self.keeps_simply = True
         """Whether a connection that becomes free can go to `idle` without further questions. See `refresh`."""
@@ -143,6 +147,7 @@ class ClusterState:
         "degraded",
         "detector",
         "ejections",
+        "has_connected",
         "healthy",
         "hosts",
         "is_hashing",
@@ -185,6 +190,8 @@ class ClusterState:
         self.pending = 0
         """Requests that wait for a connection."""
         self.connections = 0
+        self.has_connected = False
+        """A connection for a request has been tried at some time."""
         self.is_panicking = False
         """Too few endpoints are usable, so all are used."""
         self.ejections = EjectionCounts()
@@ -371,6 +378,13 @@ class ClusterState:
         if detector is None or host.is_removed:
             return False
         if not detector.on_failure(host.health, kind, hosts=len(self.hosts), now=now):
+            return False
+        self.rebuild()
+        return True
+
+    def uneject(self, host: EndpointState) -> bool:
+        """An active health check passed: an ejected host may return. False when nothing changed."""
+        if self.detector is None or not self.detector.on_active_check_passed(host.health):
             return False
         self.rebuild()
         return True

@@ -12,6 +12,7 @@ from mesh.balance.config import DEFAULT_OPTIONS, BalanceOptions
 from mesh.balance.endpoint import Endpoint, LbPolicy
 from mesh.http.path import EscapedSlashes
 from mesh.resilience.adaptive import AdaptiveConfig
+from mesh.resilience.health_check import HealthCheck
 from mesh.resilience.limits import DEFAULT_LIMITS, CircuitLimits
 from mesh.resilience.outlier import OutlierConfig
 from mesh.routing.filters import NO_SETTINGS, FilterKind, FilterSettings
@@ -201,6 +202,11 @@ class Cluster:
     Source: common_http_protocol_options.max_stream_duration."""
     limits: CircuitLimits = DEFAULT_LIMITS
     outlier: OutlierConfig | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
+    """Active checks of the endpoints; at most one, as Envoy."""
+    ignores_new_hosts_until_checked: bool = False
+    """An endpoint that joins is not counted at all, not even in a panic, before its first check has ended. Source:
+    common_lb_config.ignore_new_hosts_until_first_hc."""
     panic_threshold_percent: float = 50.0
     """Below this share of usable endpoints all are used. Source: common_lb_config.healthy_panic_threshold."""
     overprovisioning_percent: int = 140

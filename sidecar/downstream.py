@@ -4,6 +4,8 @@ Pipelined requests wait in a bounded buffer. A malformed request is answered and
 """
 
 import asyncio
+import socket
+import struct
 import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, cast
@@ -27,6 +29,8 @@ MAX_WHOLE_BODY_BYTES = 16384
 LINGER_S = 2.0
 """How long a client may go on sending after a final answer, so that the answer is not lost to a reset."""
 MAX_LINGER_BYTES = 1 << 20
+_WITH_A_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: close at once, with a reset instead of an end of stream."""
 
 
 class Phase(IntEnum):
@@ -57,11 +61,14 @@ class DownstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_flushed_at",
         "_head_since",
+        "_is_taking",
         "_lingered_bytes",
         "_paused_for",
         "_phase",
         "_reader",
+        "_unsent_bytes",
         "deadline",
         "exchange",
         "is_write_paused",
@@ -91,6 +98,11 @@ class DownstreamConnection(asyncio.Protocol):
         self._reader: BodyReader | None = None
         self._paused_for = 0
         self._lingered_bytes = 0
+        self._is_taking = False
+        """`_take_requests` is at work further up the stack."""
+        self._unsent_bytes = 0
+        """While lingering: what was left to send when we last looked, and when it last became less."""
+        self._flushed_at = 0.0
 
     # -- asyncio.Protocol
 
@@ -108,7 +120,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self._phase is _IDLE and not self._buffer:
             runtime = self.site.runtime
             template = runtime.templates.get(data)
-            if template is None and data.find(b"\r\n\r\n") == len(data) - 4 < runtime.short_head_bytes:
+            if template is None and 0 < data.find(b"\r\n\r\n") == len(data) - 4 < runtime.short_head_bytes:
                 try:
                     template = runtime.learn(data)
                 except HttpSyntaxError as error:
@@ -136,14 +148,23 @@ class DownstreamConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.is_write_paused = True
         self._pause(_PAUSE_WRITE if self._phase in (Phase.IDLE, Phase.BUSY) else 0)
+        if self._phase is _IDLE:
+            self._expect_reading(time.monotonic())
         self.exchange.on_downstream_full()
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
         self._resume(_PAUSE_WRITE)
         self.exchange.on_downstream_ready()
-        if self._phase is _IDLE and self._buffer:
-            self._take_requests()
+        if self._phase is _IDLE:
+            self._wait_until(time.monotonic(), self.site.runtime.filter.idle_timeout_s)
+            if self._buffer:
+                self._head_since = 0.0
+                self._take_requests()
+
+    def _expect_reading(self, now: float) -> None:
+        """All has been answered, but the client does not read: it has as long for it as a request may stand still."""
+        self._wait_until(now, self.site.runtime.filter.stream_idle_timeout_s)
 
     # -- reading
 
@@ -163,16 +184,21 @@ class DownstreamConnection(asyncio.Protocol):
         elif phase is Phase.LINGER:
             self._lingered_bytes += len(data)
             if self._lingered_bytes > MAX_LINGER_BYTES:
-                self.abort()
+                self.transport.abort()
 
     def _take_requests(self) -> None:
         """Start on the requests in the buffer, until one keeps us waiting."""
+        if self._is_taking:
+            return  # a request that was answered at once: the loop below goes on, else a pipeline would pile up on the stack
+        self._is_taking = True
         try:
             while self._buffer and self._phase is _IDLE and not self.is_write_paused:
                 if not self._take_request():
                     return
         except HttpSyntaxError as error:
             self._refuse(error)
+        finally:
+            self._is_taking = False
 
     def _take_request(self) -> bool:
         """False: more bytes are needed."""
@@ -230,6 +256,8 @@ class DownstreamConnection(asyncio.Protocol):
             if at < len(data):
                 self._buffer = data[at:]
             self._phase = Phase.BUSY
+            if self.is_write_paused:
+                self._pause(_PAUSE_WRITE)  # it was not paused for this while there was a body to read
             self.exchange.on_request_end(reader.trailers)
         elif self.exchange.wants_pause:
             self._pause(_PAUSE_BODY)
@@ -258,6 +286,8 @@ class DownstreamConnection(asyncio.Protocol):
             self.plane.wheel.watch(self, now)
         if self._paused_for:
             self._resume(_PAUSE_PIPELINE | _PAUSE_BODY)
+            if self.is_write_paused:
+                self._expect_reading(now)
         if self._buffer:
             self._take_requests()
 
@@ -280,9 +310,14 @@ class DownstreamConnection(asyncio.Protocol):
             tunnel.on_client_data(self.exchange, data)
 
     def linger(self, now: float) -> None:
-        """Send what is written, then the end of the stream; throw away what still comes, for a while."""
+        """Send what is written, then the end of the stream; throw away what still comes, for a while.
+
+        A client that reads slowly has as long as it takes, if only it reads.
+        """
         if self._phase is Phase.CLOSED:
             return
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._flushed_at = now
         self._phase = Phase.LINGER
         self._buffer = b""
         self._reader = None
@@ -292,9 +327,12 @@ class DownstreamConnection(asyncio.Protocol):
         self._wait_until(now, LINGER_S)
 
     def abort(self) -> None:
-        """Break the connection, so that the client cannot take what it got for all."""
+        """Break the connection, so that the client cannot take what it got for all: to HTTP/1.0 a mere end would say that."""
         self._phase = Phase.CLOSED
         self.deadline = NEVER
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_A_RESET)
         self.transport.abort()
 
     @property
@@ -319,10 +357,27 @@ class DownstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         if self.exchange.is_active:
             self.exchange.on_deadline(now)
+        elif self._phase is Phase.LINGER:
+            self._on_linger_deadline(now)
+        elif self.is_write_paused or self.transport.get_write_buffer_size():
+            self.abort()  # it does not read
         elif self._phase is Phase.IDLE and self._buffer:
             self._refuse(HttpSyntaxError(408, "slow-head", "the request's head did not come in time"))
         else:
-            self.transport.abort() if self._phase is Phase.LINGER else self.transport.close()
+            self.transport.close()
+
+    def _on_linger_deadline(self, now: float) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent_bytes:
+            self._unsent_bytes = unsent
+            self._flushed_at = now
+        elif not unsent:
+            self.transport.abort()
+            return
+        elif now - self._flushed_at >= (self.site.runtime.filter.stream_idle_timeout_s or NEVER):
+            self.abort()
+            return
+        self._wait_until(now, LINGER_S)
 
     def _wait_until(self, now: float, seconds: float) -> None:
         self.deadline = now + seconds if seconds else NEVER

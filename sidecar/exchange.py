@@ -53,6 +53,8 @@ MAX_STALE_RETRIES = 2
 """Fresh starts after a kept connection turned out to be closed by its server; not counted as retries."""
 FRESH_ENOUGH_S = 1.0
 """A request that must not be repeated takes only a kept connection that was in use this recently."""
+MAX_PLAIN_REQUEST_BYTES = 16384
+"""A request up to this fits into the kernel's buffer of an idle connection."""
 
 _SERVICE_TIME = tuple(b"x-envoy-upstream-service-time: %d\r\n\r\n" % ms for ms in range(1000))
 
@@ -255,6 +257,7 @@ class Exchange:
         connection = self.connection
         whole_ms = int(elapsed_ms)
         service_time = _SERVICE_TIME[whole_ms] if whole_ms < 1000 else _service_time(whole_ms)
+        self.upstream = None  # before the write: a client that does not read must not pause a connection that is kept
         connection.transport.write(known.wire + service_time + data[end:])
         host = self.host
         assert host is not None
@@ -281,7 +284,6 @@ class Exchange:
         if len(pending) >= FOLD_AT:
             result.fold()
         self.is_active = False
-        self.upstream = None
         self.is_plain = False
         if branch.is_recorded or self.trace is not None:
             self.status = plan.status
@@ -484,9 +486,13 @@ class Exchange:
             self.stop_replay()
         if self.request_done:
             self._expect_response()
-        self.connection.on_upstream_attached()
+        if not upstream.is_write_paused:
+            self.connection.on_upstream_attached()
 
     def _expect_response(self) -> None:
+        upstream = self.upstream
+        if upstream is None or upstream.is_write_paused or self.request_bytes > MAX_PLAIN_REQUEST_BYTES:
+            return  # the response may come before all of the request has left: then the connection must not be kept
         if self.template.is_plain and not self.plane.is_draining:
             self.is_plain = True
 
@@ -511,7 +517,8 @@ class Exchange:
         if self.has_responded:
             self.cut(flag.UPSTREAM_CLOSED, f"{host.text} closed the connection in the middle of its response")
             return
-        if upstream.requests > 1 and self.stale_retries < MAX_STALE_RETRIES and may_repeat(self) and self.has_replay:
+        is_stale = upstream.requests > 1 and not upstream.has_partial_head
+        if is_stale and self.stale_retries < MAX_STALE_RETRIES and may_repeat(self) and self.has_replay:
             # It was closed while idle, most likely: that is nobody's failure.
             self.stale_retries += 1
             self.is_dirty = True
@@ -611,6 +618,7 @@ class Exchange:
         return self.is_active and self.upstream is None and self.replay_bytes >= self.route.limits.replay_bytes
 
     def on_upstream_full(self) -> None:
+        self.is_plain = False  # see `_expect_response`
         self.connection.pause_body()
 
     def on_upstream_ready(self) -> None:
@@ -640,6 +648,8 @@ class Exchange:
             host.health.successes += 1
             if host.health.has_failures:
                 host.health.succeed()
+        if host.check is not None:
+            host.check.on_response(head.kept_lines)
         count_retry(self, host)
         route = self.route
         if (status in route.retry_statuses or route.retries_by_header) and try_elsewhere(
@@ -707,7 +717,7 @@ class Exchange:
         self.finish()
 
     def _finish_upstream(self, upstream: "UpstreamConnection", *, keeps: bool) -> None:
-        if keeps and not upstream.is_closed:
+        if keeps and not upstream.is_closed and not upstream.transport.get_write_buffer_size():
             if self.connection.is_write_paused:
                 upstream.transport.resume_reading()
             self.plane.pool.keep(upstream)

@@ -19,6 +19,7 @@ from sidecar.cluster import ClusterState
 from sidecar.cluster_metrics import resilience_families
 from sidecar.config import Direction
 from sidecar.filter_metrics import render_filters
+from sidecar.health_checking import HealthChecker
 from sidecar.plane import Plane
 from sidecar.stats import BUCKET_BOUNDS, Histogram, ProxyStats, RequestSeries, SeriesKey, TcpSeries
 
@@ -64,6 +65,7 @@ def render_metrics(source: MetricsSource) -> bytes:
     _requests(page, stats, source.own)
     _tcp(page, stats, source.own)
     _clusters(page, source.plane.clusters.values(), stats)
+    _health_checks(page, source.plane.checker, source.plane.clusters)
     _proxy(page, source)
     render_filters(page, stats.filters.values, source.plane.sites())
     _process(page)
@@ -194,6 +196,20 @@ def _clusters(page: Exposition, clusters: Iterable[ClusterState], stats: ProxySt
         page.family(f"envoy_cluster_{name}", kind, help_text)
         for one, value in zip(labels, values, strict=True):
             page.sample(f"envoy_cluster_{name}", one, value)
+
+
+def _health_checks(page: Exposition, checker: HealthChecker, clusters: Mapping[str, ClusterState]) -> None:
+    """Only clusters that are or were checked."""
+    if not checker.stats:
+        return
+    labels = {name: label_text({"envoy_cluster_name": name}) for name in checker.stats}
+    for name in ("attempt", "success", "failure", "passive_failure", "network_failure"):
+        page.family(f"envoy_cluster_health_check_{name}", "counter", "Active health checks.")
+        for cluster, stats in checker.stats.items():
+            page.sample(f"envoy_cluster_health_check_{name}", labels[cluster], getattr(stats, name))
+    page.family("envoy_cluster_health_check_healthy", "gauge", "Endpoints that pass their active health checks.")
+    for cluster in checker.stats.keys() & clusters.keys():
+        page.sample("envoy_cluster_health_check_healthy", labels[cluster], checker.healthy(clusters[cluster]))
 
 
 def _proxy(page: Exposition, source: MetricsSource) -> None:

@@ -19,6 +19,7 @@ from sidecar.downstream import DownstreamConnection
 from sidecar.errors import SnapshotError
 from sidecar.exchange import seeded_rng
 from sidecar.filters.site_state import SiteState
+from sidecar.health_checking import HealthChecker
 from sidecar.ids import RequestIds
 from sidecar.pool import Pool
 from sidecar.records import SpanSink
@@ -60,6 +61,7 @@ class Plane:
         self.ids = RequestIds(self.rng)
         self.wheel = DeadlineWheel(loop)
         self.pool = Pool(tasks, time.monotonic)
+        self.checker = HealthChecker(loop, tasks, self.pool.dial, self.rng.random)
         self.stats = ProxyStats()
         self.spans = spans or SpanSink()
         self.is_draining = False
@@ -80,6 +82,7 @@ class Plane:
         filters = _http_filters(snapshot)
         tables = self._compile(snapshot, filters)
         self._apply_clusters(snapshot)
+        self.checker.follow(self.clusters)
         self._tables = {id(table.table): table for table in tables.values()}
         self.snapshot = snapshot
         for key, (direction, config) in filters.items():
@@ -197,6 +200,7 @@ class Plane:
             if timer is not None:
                 timer.cancel()
         self._sweeper = self._drainer = None
+        self.checker.close()
         for connection in list(self.connections):
             connection.abort()
         for session in list(self.tcp_connections):

@@ -59,10 +59,23 @@ class Pool:
         if host.is_removed or connection.is_closed or (limit and connection.requests >= limit):
             self.discard(connection)
         elif host.pending:
-            self._hand_over(host, connection)
+            self._offer(host, connection)
         else:
             connection.idle_since = self._now()
             host.idle.append(connection)
+
+    def _offer(self, host: EndpointState, connection: UpstreamConnection) -> None:
+        """Give a kept connection to the first who waits for any; who has met a closed one waits for a new one."""
+        for exchange in host.pending:
+            if not exchange.stale_retries:
+                self.stop_waiting(host, exchange)
+                exchange.on_connection(connection)
+                return
+        if host.connecting:
+            connection.idle_since = self._now()
+            host.idle.append(connection)
+        else:
+            self.discard(connection)  # makes room for a new one: see `on_lost`
 
     def discard(self, connection: UpstreamConnection) -> None:
         """Close a connection that nobody owns any more. Its last written bytes may be lost."""
@@ -90,21 +103,30 @@ class Pool:
 
     def _connect_for_pending(self, host: EndpointState) -> None:
         cluster = host.cluster
-        limits = cluster.config.limits
         while host.connecting < len(host.pending):
             # A host without any connection may always make one, else it would starve (Envoy does the same).
-            if host.open > 0:
-                if cluster.connections >= limits.max_connections:
-                    cluster.counts.connection_overflows += 1
-                    return
-                if limits.max_connections_per_host is not None and host.open >= limits.max_connections_per_host:
-                    cluster.counts.per_host_overflows += 1
-                    return
+            if host.open > 0 and self._is_full(host):
+                if host.idle:
+                    # Too old for who waits; its place is free when it has closed: see `on_lost`.
+                    self.discard(host.idle[0])
+                return
             host.connecting += 1
             host.open += 1
             cluster.connections += 1
             self.connects_total += 1
             spawn(self._tasks, self._connect(host), name=f"connect {host.text}")
+
+    def _is_full(self, host: EndpointState) -> bool:
+        """Whether the limits allow no further connection to `host`; counts that."""
+        cluster = host.cluster
+        limits = cluster.config.limits
+        if cluster.connections >= limits.max_connections:
+            cluster.counts.connection_overflows += 1
+            return True
+        if limits.max_connections_per_host is not None and host.open >= limits.max_connections_per_host:
+            cluster.counts.per_host_overflows += 1
+            return True
+        return False
 
     async def _connect(self, host: EndpointState) -> None:
         timeout_s = host.cluster.config.connect_timeout_s
@@ -141,14 +163,19 @@ class Pool:
         return connection
 
     async def connect_socket(self, host: EndpointState) -> socket.socket:
-        """A connected socket to `host`, marked so that the interception rules let it pass. Raises OSError."""
-        family = socket.AF_INET6 if ":" in host.address else socket.AF_INET
+        """A connected socket to `host`. Raises OSError."""
+        host.cluster.has_connected = True
+        return await self.dial(host.address, host.port)
+
+    async def dial(self, address: str, port: int) -> socket.socket:
+        """A connected socket, marked so that the interception rules let it pass. Raises OSError."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._mark(sock)
-            await asyncio.get_running_loop().sock_connect(sock, (host.address, host.port))
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
         except BaseException:
             sock.close()
             raise

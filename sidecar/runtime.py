@@ -21,6 +21,7 @@ from sidecar.config import Direction, HttpFilter
 from sidecar.filters.build import build_filters
 from sidecar.filters.protocol import Filters
 from sidecar.filters.site_state import SiteState
+from sidecar.health_checking import says_failing
 from sidecar.replies import http_date
 from sidecar.request_hints import HINTS, Hints, adjusted_route
 from sidecar.rewriting import allowed_upgrades, rewrites_anything
@@ -48,6 +49,7 @@ class Branch:
         "_skip",
         "cluster",
         "index",
+        "is_checked",
         "is_recorded",
         "is_verbatim",
         "labels",
@@ -80,6 +82,8 @@ class Branch:
         self.response_mutations = route.mutations(own_response, "response_headers")
         self.is_verbatim = not (self.request_mutations or route.rewrites)
         """Request heads may be sent on as they came, but for lines that are not for the upstream."""
+        self.is_checked = cluster is not None and bool(cluster.config.health_checks)
+        """Its endpoints have active health checks."""
         self.responses: dict[bytes, ResponseTemplate] = {}
         self._plans: dict[tuple[bytes, ...], ResponsePlan | None] = {}
         self._skip = 0
@@ -141,6 +145,8 @@ class Branch:
         if plan is _UNKNOWN:
             plan = self._plan(block, tuple(key))
         if plan is None or len(lines) > DEFAULT_LIMITS.max_header_count:
+            return None
+        if self.is_checked and says_failing(lines):
             return None
         wire = block[:-2] if plan.is_verbatim else self._response_wire(parse_response_head(block))
         for line in plan.drops:

@@ -5,10 +5,12 @@ straight to `Exchange.complete`. Everything else goes through `_on_bytes`.
 """
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, cast
 
 from mesh.http.body import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from mesh.http.errors import HttpSyntaxError
+from mesh.http.limits import DEFAULT_LIMITS
 from mesh.http.response import BodyKind, ResponseHead, find_response_head, parse_response_head
 from sidecar import tunnel
 
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
     from sidecar.pool import Pool
     from sidecar.templates import ResponseTemplate
 
+MAX_INTERIM = 64
+"""1xx answers before the final one; a server that sends more is broken."""
+_MAX_LEFT_BYTES = 262144
+"""Read from a connection that broke while we were writing."""
+
 
 class UpstreamConnection(asyncio.Protocol):
     """One HTTP/1.1 connection to an endpoint. Idle when `owner` is None."""
 
     __slots__ = (
         "_buffer",
+        "_interim",
         "_left",
         "_reader",
         "has_upgraded",
@@ -49,9 +57,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_write_paused = False
         self.has_upgraded = False
         self._buffer = b""
+        self._interim = 0
         self._reader: BodyReader | None = None
         self._left = 0
         """Bytes to come of a response that takes the short way."""
+
+    @property
+    def has_partial_head(self) -> bool:
+        """Something of a response has come, but less than its head."""
+        return bool(self._buffer)
 
     # -- asyncio.Protocol
 
@@ -94,6 +108,8 @@ class UpstreamConnection(asyncio.Protocol):
         owner.on_response_end(self, [], keeps=not extra)
 
     def _learn(self, owner: "Exchange", block: bytes) -> "ResponseTemplate | None":
+        if len(block) > DEFAULT_LIMITS.max_head_bytes:
+            return None
         try:
             return owner.branch.learn(block)
         except HttpSyntaxError:
@@ -104,12 +120,17 @@ class UpstreamConnection(asyncio.Protocol):
         if self.has_upgraded and owner is not None:
             tunnel.on_upstream_eof(owner)
             return True
+        if owner is None:
+            self.pool.discard(self)  # now, not when the loop gets to it: somebody could take it meanwhile
         return False  # closes the transport; connection_lost says the rest
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self.pool.on_lost(self)
         owner = self.owner
+        if exc is not None and owner is not None and not owner.request_done:
+            self._read_what_is_left()
+            owner = self.owner
         if owner is None:
             return
         reader = self._reader
@@ -118,6 +139,21 @@ class UpstreamConnection(asyncio.Protocol):
             owner.on_response_end(self, [], keeps=False)
         else:
             owner.on_upstream_lost(self)
+
+    def _read_what_is_left(self) -> None:
+        """The server broke the connection off while the request's body was on its way. What it had answered is still to be read:
+        a write that fails ends the transport before it reads again."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        left = _MAX_LEFT_BYTES
+        while left > 0 and self.owner is not None:
+            try:
+                data = os.read(descriptor, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            left -= len(data)
+            self.data_received(data)
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
@@ -155,7 +191,13 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             head = parse_response_head(data[:end])
             if head.status >= 200 or head.status == 101:
+                self._interim = 0
                 break
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise HttpSyntaxError(
+                    400, "too-many-interim", f"more than {MAX_INTERIM} interim answers to one request"
+                )
             owner.on_interim(head)
             data = data[end:]
         self._begin_body(owner, head, data, end)
@@ -193,6 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
     def forget_response(self) -> None:
         """The response at hand is thrown away, all of it having been read."""
         self._reader = None
+        self.transport.resume_reading()
 
 
 def _reader_for(kind: BodyKind, head: ResponseHead) -> BodyReader | None:

@@ -15,6 +15,7 @@ from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, seconds, unpack, wrapped
 from sidecar.config import Cluster, ClusterKind
 from sidecar.decode.balancing import decode_balancing
+from sidecar.decode.health_checks import decode_health_checks
 
 _Type: Final = cluster_pb2.Cluster
 _SUPPORTED: Final = (
@@ -32,6 +33,7 @@ _SUPPORTED: Final = (
     "load_assignment",
     "circuit_breakers",
     "outlier_detection",
+    "health_checks",
     "common_lb_config",
     "typed_extension_protocol_options",
     "metadata",
@@ -48,7 +50,11 @@ _HARMLESS: Final = (
     "ignore_health_on_host_removal",
     "close_connections_on_host_health_failure",
 )
-"""Accepted: names are not resolved here, and statistics have their own names."""
+"""Accepted: names are not resolved here, and statistics have their own names.
+
+DEVIATION: `ignore_health_on_host_removal` is always true. Envoy by default goes on using an endpoint that the control plane has
+removed for as long as it passes its checks; here removed is removed, because an acknowledged drain relies on it.
+"""
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -82,6 +88,8 @@ def decode_cluster(cluster: Any, path: str) -> DecodedCluster:
     assignment = (
         decode_assignment(cluster.load_assignment, join(path, "load_assignment")) if is_static else LoadAssignment()
     )
+    if kind is ClusterKind.ORIGINAL_DST and cluster.health_checks:
+        raise DecodeError(join(path, "health_checks"), "a cluster of type ORIGINAL_DST has no endpoints to check")
     connect_timeout = seconds(cluster, "connect_timeout")
     has_outlier = cluster.HasField("outlier_detection")
     decoded = Cluster(
@@ -99,6 +107,8 @@ def decode_cluster(cluster: Any, path: str) -> DecodedCluster:
         max_stream_duration_s=_max_stream_duration(options),
         limits=decode_limits(cluster.circuit_breakers, join(path, "circuit_breakers")),
         outlier=decode_outlier(cluster.outlier_detection, join(path, "outlier_detection")) if has_outlier else None,
+        health_checks=decode_health_checks(cluster.health_checks, join(path, "health_checks")),
+        ignores_new_hosts_until_checked=cluster.common_lb_config.ignore_new_hosts_until_first_hc,
         provenance=decode_provenance(cluster),
     )
     is_http2 = options is not None and options.explicit_http_config.HasField("http2_protocol_options")

@@ -243,7 +243,7 @@ def test_cluster_with_everything() -> None:
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
-        ({"health_checks": [{"timeout": "1s"}]}, "cluster.health_checks"),
+        ({"health_checks": [{"timeout": "1s"}]}, "cluster.health_checks[0]"),
         ({"lb_policy": "CLUSTER_PROVIDED"}, "cluster.lb_policy"),
         ({"outlier_detection": {"enforcing_consecutive_5xx": 101}}, "cluster.outlier_detection"),
         ({"type": "EDS", "eds_cluster_config": {}}, "cluster.eds_cluster_config.eds_config"),

@@ -1,0 +1,1 @@
+"""Peers that misbehave on purpose, and clients that check every byte they get."""
