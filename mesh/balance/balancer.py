@@ -237,7 +237,8 @@ class Balancer(Generic[H]):
             placed = _weighted_only(level.hosts, weights)
             placement.update(placed, _normal_weights(placed, weights))
             for percent, hosts, is_panicking in _sources(level, share):
-                used = _weighted_only(hosts, weights)
+                # No locality with a weight has a usable host: better one without than none.
+                used = _weighted_only(hosts, weights) or hosts
                 picker = HashPicker(
                     placement,
                     used,

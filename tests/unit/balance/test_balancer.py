@@ -120,6 +120,13 @@ def test_a_locality_without_weight_gets_nothing_unless_none_has_any() -> None:
         assert set(picks(balancer(plain, policy=policy, is_locality_weighted=True))) == {"a", "b"}
 
 
+@pytest.mark.parametrize("policy", [LbPolicy.ROUND_ROBIN, LbPolicy.MAGLEV])
+def test_hosts_without_weight_serve_when_those_with_weight_are_out(policy: LbPolicy) -> None:
+    hosts = [member("a", zone="a"), member("b", zone="b", zone_weight=3, health=Health.UNHEALTHY)]
+    made = balancer(hosts, policy=policy, is_locality_weighted=True, panic_threshold_percent=0.0)
+    assert set(picks(made)) == {"a"}
+
+
 def test_locality_weights_hold_for_keys_too() -> None:
     hosts = [member(name, zone=zone, zone_weight=weight) for name, zone, weight in ZONES]
     found = picks(balancer(hosts, policy=LbPolicy.MAGLEV, is_locality_weighted=True))
