@@ -8,7 +8,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mesh.balance.balancer import BalanceCounts, Balancer, BalanceSpec, Surroundings
 from mesh.balance.endpoint import Endpoint, Health, Labels, LbPolicy
@@ -30,6 +30,21 @@ MAX_ORIGINAL_HOSTS = 1024
 
 
 _USABLE = frozenset({Health.HEALTHY, Health.DEGRADED})
+
+
+class Waiter(Protocol):
+    """Somebody who waits for a connection to an endpoint."""
+
+    stale_retries: int
+    """Kept connections that turned out to be closed; who has met one waits for a new one."""
+
+    def on_connection(self, upstream: "UpstreamConnection") -> None:
+        """Here it is."""
+        ...
+
+    def on_connect_failed(self, why: str) -> None:
+        """None could be made."""
+        ...
 
 
 class EndpointState:
@@ -85,7 +100,7 @@ class EndpointState:
         self.open = 0
         """Connections, busy, idle or being made."""
         self.connecting = 0
-        self.pending: deque[Exchange] = deque()
+        self.pending: deque[Waiter] = deque()
         """Requests that wait for a connection. Bounded by the cluster's max_pending."""
         self.check: HostCheck | None = None
         """Its active health check, while it has one."""

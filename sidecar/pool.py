@@ -11,8 +11,7 @@ import socket
 from collections.abc import Callable
 
 from mesh.net.tasks import spawn
-from sidecar.cluster import ClusterState, EndpointState
-from sidecar.exchange import Exchange
+from sidecar.cluster import ClusterState, EndpointState, Waiter
 from sidecar.upstream import UpstreamConnection
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Pool:
 
     # -- called by the exchange
 
-    def wait(self, host: EndpointState, exchange: Exchange) -> bool:
+    def wait(self, host: EndpointState, exchange: Waiter) -> bool:
         """Queue `exchange` for a connection to `host`; it gets `on_connection` or `on_connect_failed`. False: the queue is full."""
         cluster = host.cluster
         if cluster.pending >= cluster.config.limits.max_pending:
@@ -45,7 +44,7 @@ class Pool:
         self._connect_for_pending(host)
         return True
 
-    def stop_waiting(self, host: EndpointState, exchange: Exchange) -> None:
+    def stop_waiting(self, host: EndpointState, exchange: Waiter) -> None:
         """Undo `wait`; no call if it is not waiting any more."""
         host.pending.remove(exchange)
         host.cluster.pending -= 1
@@ -209,7 +208,7 @@ class Pool:
         assert exchange is not None
         exchange.on_connection(connection)
 
-    def _next_pending(self, host: EndpointState) -> Exchange | None:
+    def _next_pending(self, host: EndpointState) -> Waiter | None:
         if not host.pending:
             return None
         exchange = host.pending.popleft()

@@ -73,6 +73,7 @@ class Shadow:
         "_upstream",
         "is_plain",
         "method",
+        "stale_retries",
         "template",
         "upstream_keeps_alive",
     )
@@ -87,6 +88,7 @@ class Shadow:
         self.method = config.method
         self.template = self
         self.upstream_keeps_alive = False
+        self.stale_retries = 0
 
     @property
     def upgrade(self) -> bytes:
@@ -102,7 +104,7 @@ class Shadow:
             self._timer = self._plane.loop.call_later(self._config.timeout_s, self._on_timeout)
             self.on_connection(host.idle.pop())
             return True
-        if not self._plane.pool.wait(host, cast("Exchange", self)):
+        if not self._plane.pool.wait(host, self):
             self._release()
             return False
         self._timer = self._plane.loop.call_later(self._config.timeout_s, self._on_timeout)
@@ -128,7 +130,7 @@ class Shadow:
         if upstream is not None:
             self._plane.pool.discard(upstream)
         else:
-            self._plane.pool.stop_waiting(self._host, cast("Exchange", self))
+            self._plane.pool.stop_waiting(self._host, self)
         self._fail()
 
     # -- called by the pool

@@ -65,7 +65,7 @@ def test_copy_is_the_request_with_another_host() -> None:
 def test_chunked_body_is_copied() -> None:
     async def body() -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            seen.append(await reader.readuntil(b"0\r\n\r\n"))
+            seen.append(await reader.readuntil(b"\r\n0\r\n\r\n"))
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
         seen: list[bytes] = []
