@@ -21,7 +21,6 @@ from sidecar.cluster_counts import ClusterCounts
 from sidecar.config import Cluster, ClusterKind
 
 if TYPE_CHECKING:
-    from sidecar.exchange import Exchange
     from sidecar.health_checking import HostCheck
     from sidecar.upstream import UpstreamConnection
 

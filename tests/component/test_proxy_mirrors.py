@@ -136,7 +136,7 @@ def test_copies_keep_to_the_limits_of_their_cluster() -> None:
             async with running(mirrored(up.port, target)) as plane, client(plane) as user:
                 for _ in range(3):
                     assert (await user.ask("/")).status == 200
-                assert counted(plane, FilterCount.MIRROR_SENT) == 1
+                await until(lambda: counted(plane, FilterCount.MIRROR_SENT) == 1)
                 assert counted(plane, FilterCount.MIRROR_DROPPED) == 2
 
     run(body())
