@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mesh.routing.table import Forward, Redirect, Route, RouteTable
+from mesh.routing.table import Forward, Route, RouteTable
 from mesh.telemetry.exposition import CONTENT_TYPE
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import HttpFilter, Listener, Snapshot, TcpFilter
 from sidecar.metrics import MetricsSource, render_metrics
 from sidecar.responder import Answer, json, text
+from sidecar.route_text import action_text, extras_text, match_text
 
 Row = dict[str, Any]
 
@@ -138,33 +139,13 @@ def _route_rows(table: RouteTable) -> Iterator[Row]:
                 "host": host.name,
                 "domains": list(host.domains),
                 "route": route.name,
-                "match": _match_text(route),
-                "action": _action_text(route),
+                "match": match_text(route),
+                "action": action_text(route),
+                "also": extras_text(table, host, route),
                 "timeout_s": route.action.timeout_s if isinstance(route.action, Forward) else None,
                 "retries": _retries(route) if isinstance(route.action, Forward) else None,
                 "cause": str(cause) if cause else "",
             }
-
-
-def _match_text(route: Route) -> str:
-    path = route.match.path
-    conditions = [f"{path.kind.value} {path.value}"]
-    for header in route.match.headers:
-        wanted = f" {header.match.kind.value} {header.match.value}" if header.match else " present"
-        conditions.append(f"{'not ' if header.invert else ''}{header.name}{wanted}")
-    conditions += [f"?{one.name}" for one in route.match.query]
-    return ", ".join(conditions)
-
-
-def _action_text(route: Route) -> str:
-    action = route.action
-    if isinstance(action, Forward):
-        if len(action.clusters) == 1:
-            return action.clusters[0].name
-        return ", ".join(f"{one.name} {one.weight}" for one in action.clusters)
-    if isinstance(action, Redirect):
-        return f"redirect {action.status}"
-    return f"answer {action.status}"
 
 
 def _retries(route: Route) -> int:

@@ -165,6 +165,11 @@ class Rival:
         self.branch = exchange.branch
 
     @property
+    def request_done(self) -> bool:
+        """Only whole requests are hedged."""
+        return True
+
+    @property
     def upstream_keeps_alive(self) -> bool:
         return self.race.exchange.upstream_keeps_alive
 

@@ -108,14 +108,15 @@ class Plane:
     def _compile(
         self, snapshot: Snapshot, filters: "Mapping[tuple[str, str], tuple[Direction, HttpFilter]]"
     ) -> dict[tuple[str, str], CompiledTable]:
-        """One compiled table per HTTP filter; a table that is the same object as before is not compiled again."""
+        """One compiled table per HTTP filter; what is the same object as before is not compiled again."""
         done: dict[int, CompiledTable] = {}
+        before = {known.table.name: known for known in self._tables.values()}
         compiled: dict[tuple[str, str], CompiledTable] = {}
         for key, (_, config) in filters.items():
             table = _table_of(snapshot, key[0], config)
             known = done.get(id(table)) or self._tables.get(id(table))
             if known is None or known.table is not table:
-                known = CompiledTable(table)
+                known = CompiledTable(table, before.get(table.name))
             done[id(table)] = compiled[key] = known
         return compiled
 

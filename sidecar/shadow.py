@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.response import BodyKind, ResponseHead
 from mesh.resilience.outlier import FailureKind
+from mesh.resilience.retry import IDEMPOTENT_METHODS
 from mesh.routing.mirror import Mirror
 from mesh.routing.rewrite import mutate_lines, split_port
 from sidecar.cluster import ClusterState, EndpointState
@@ -73,6 +74,7 @@ class Shadow:
         "_upstream",
         "is_plain",
         "method",
+        "request_done",
         "stale_retries",
         "template",
         "upstream_keeps_alive",
@@ -88,7 +90,10 @@ class Shadow:
         self.method = config.method
         self.template = self
         self.upstream_keeps_alive = False
+        self.request_done = True
+        """It is only sent when it is whole."""
         self.stale_retries = 0
+        """1: a kept connection turned out to be closed, so it waits for a new one."""
 
     @property
     def upgrade(self) -> bytes:
@@ -183,6 +188,12 @@ class Shadow:
     def on_upstream_lost(self, upstream: "UpstreamConnection") -> None:
         upstream.owner = None
         self._upstream = None
+        was_kept = upstream.requests > 1 and not upstream.has_partial_head
+        if was_kept and not self.stale_retries and self.method in IDEMPOTENT_METHODS and not self._host.is_removed:
+            # It was closed while idle, most likely: that is nobody's failure.
+            self.stale_retries = 1
+            if self._plane.pool.wait(self._host, self):
+                return
         self._fail()
 
     def on_upstream_malformed(self, upstream: "UpstreamConnection", error: HttpSyntaxError) -> None:

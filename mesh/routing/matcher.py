@@ -97,19 +97,27 @@ class CompiledHost:
 
 
 class CompiledTable:
-    """A whole route table. Raises RouteTableError when it cannot be compiled (a bad regular expression or domain)."""
+    """A whole route table. Raises RouteTableError when it cannot be compiled (a bad regular expression or domain).
 
-    __slots__ = ("_any", "_exact", "_ignores_port", "_prefixes", "_suffixes", "table")
+    `before`: an earlier one, whose virtual hosts are taken over where they are the same objects.
+    """
 
-    def __init__(self, table: RouteTable) -> None:
+    __slots__ = ("_any", "_exact", "_hosts", "_ignores_port", "_prefixes", "_suffixes", "table")
+
+    def __init__(self, table: RouteTable, before: "CompiledTable | None" = None) -> None:
         self.table = table
         self._ignores_port = table.ignore_port_in_host
         self._exact: dict[bytes, CompiledHost] = {}
         self._any: CompiledHost | None = None
         suffixes: dict[bytes, CompiledHost] = {}
         prefixes: dict[bytes, CompiledHost] = {}
+        self._hosts: dict[int, CompiledHost] = {}
+        known = before._hosts if before is not None and before.table.name == table.name else {}
         for host in table.virtual_hosts:
-            compiled = CompiledHost(host, table.name)
+            compiled = known.get(id(host))
+            if compiled is None or compiled.host is not host:
+                compiled = CompiledHost(host, table.name)
+            self._hosts[id(host)] = compiled
             for domain in host.domains:
                 text = domain.lower().encode()
                 if text == b"*":

@@ -17,7 +17,7 @@ from envoy.config.route.v3 import route_pb2
 from mesh.balance.endpoint import LoadAssignment
 from mesh.routing.table import RouteTable
 from mesh.xds.decode_endpoints import decode_assignment
-from mesh.xds.decode_routes import decode_route_table
+from mesh.xds.decode_routes import KnownRoutes, decode_route_table
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import unpack
 from mesh.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
@@ -85,6 +85,8 @@ class Assembly:
     def __init__(self) -> None:
         self.good = Resources()
         self.staged = Resources()
+        self._known: dict[str, KnownRoutes] = {}
+        """Of each route table, what it was decoded from last."""
         self._numbers = itertools.count(1)
 
     def put(self, type_url: str, name: str, packed: Any) -> None:
@@ -96,7 +98,10 @@ class Assembly:
         own_name = message.cluster_name if type_url == ENDPOINT else message.name
         if own_name != name:
             raise DecodeError(path, f'is called "{own_name}" inside; both names must be equal')
-        self.staged.of_type(type_url)[name] = decode(message, path)
+        if type_url == ROUTE:
+            self.staged.routes[name] = decode_route_table(message, path, self._known.setdefault(name, KnownRoutes()))
+        else:
+            self.staged.of_type(type_url)[name] = decode(message, path)
 
     def remove(self, type_url: str, name: str) -> None:
         """A resource is gone. Endpoints that are gone are an empty set: their cluster may still stand."""
@@ -113,6 +118,7 @@ class Assembly:
         ):
             for name in held.keys() - wanted:
                 del held[name]
+        self._known = {name: known for name, known in self._known.items() if name in self.staged.routes}
 
     def snapshot(self, *, despite_missing: bool = False) -> Snapshot | None:
         """The staged resources as a snapshot; None while something is missing.

@@ -33,7 +33,8 @@ class AdaptiveFilter(QuietFilter):
     def on_end(self, exchange: "Exchange", now: float) -> None:
         if not exchange.noted(self):
             return
-        if exchange.has_responded:
+        # A tunnel lasts as long as the client likes; that says nothing about the app's latency.
+        if exchange.has_responded and not exchange.is_tunnel:
             self._limit.finish(exchange.started, now)
         else:
             self._limit.give_up()

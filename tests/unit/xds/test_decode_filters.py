@@ -15,10 +15,11 @@ from mesh.routing.filters import FilterKind
 from mesh.routing.hashing import HashPolicy, HashSource
 from mesh.routing.headers import Presence
 from mesh.routing.match import HeaderMatch, MatchKind, RangeMatch, StringMatch
+from mesh.routing.matcher import CompiledTable
 from mesh.routing.mirror import Mirror
 from mesh.routing.session import SessionPolicy
 from mesh.routing.table import Forward, Redirect, Route, RouteTable
-from mesh.xds.decode_routes import decode_route_table
+from mesh.xds.decode_routes import KnownRoutes, decode_route_table
 from mesh.xds.errors import DecodeError
 from sidecar.config import AdaptiveConcurrency, HttpFilter, UnderscoreAction
 from sidecar.decode.bootstrap import KNOWN_BY_NAME
@@ -360,3 +361,46 @@ def test_redirect_may_rewrite_by_regex() -> None:
     found = table({"match": {"prefix": "/"}, "redirect": {"regex_rewrite": rewrite}}).virtual_hosts[0].routes[0].action
     assert isinstance(found, Redirect)
     assert found.regex_rewrite is not None
+
+
+def message(*hosts: tuple[str, list[str]]) -> Any:
+    document = {
+        "name": "t",
+        "virtual_hosts": [
+            {
+                "name": name,
+                "domains": [name],
+                "routes": [{"match": {"prefix": f"/{cluster}"}, "route": {"cluster": cluster}} for cluster in clusters],
+            }
+            for name, clusters in hosts
+        ],
+    }
+    return json_format.ParseDict(document, route_pb2.RouteConfiguration())
+
+
+def test_what_has_not_changed_is_neither_decoded_nor_compiled_again() -> None:
+    known = KnownRoutes()
+    first = decode_route_table(message(("a", ["x", "y"]), ("b", ["z"])), "t", known)
+    second = decode_route_table(message(("new", ["x"]), ("b", ["z"]), ("a", ["x", "changed"])), "t", known)
+    assert [host.name for host in second.virtual_hosts] == ["new", "b", "a"]
+    assert second.virtual_hosts[1] is first.virtual_hosts[1]
+    assert second.virtual_hosts[2].routes[0] is first.virtual_hosts[0].routes[0]
+    assert second == decode_route_table(message(("new", ["x"]), ("b", ["z"]), ("a", ["x", "changed"])), "t")
+    third = decode_route_table(message(("b", ["z"])), "t", known)
+    assert (len(known.hosts), len(known.routes)) == (1, 1)
+    before = CompiledTable(first)
+    after = CompiledTable(third, before)
+    assert after.find_host(b"b") is before.find_host(b"b")
+    assert after.find_host(b"a") is None
+    changed = CompiledTable(second, before)
+    assert changed.find_host(b"a") is not before.find_host(b"a")
+
+
+def test_a_table_that_cannot_be_decoded_leaves_what_is_known() -> None:
+    known = KnownRoutes()
+    first = decode_route_table(message(("a", ["x"])), "t", known)
+    broken = message(("a", ["x"]), ("b", [""]))
+    broken.virtual_hosts[1].routes[0].match.Clear()
+    with pytest.raises(DecodeError, match="want one of prefix"):
+        decode_route_table(broken, "t", known)
+    assert decode_route_table(message(("a", ["x"])), "t", known).virtual_hosts[0] is first.virtual_hosts[0]
