@@ -7,7 +7,7 @@ from mesh.resilience.outlier import FailureKind
 from mesh.resilience.retry import Failure
 from sidecar import flags as flag
 from sidecar.hedging import hedge
-from sidecar.retrying import cancel_retry, fail
+from sidecar.retrying import cancel_retry, fail, timeout_at
 from sidecar.timers import NEVER
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def next_deadline(exchange: "Exchange") -> float:
     nearest = min(_idle_at(exchange), _duration_at(exchange), _attempt_duration_at(exchange))
     if not exchange.request_done or exchange.is_tunnel:
         return nearest
-    nearest = min(nearest, _timeout_at(exchange), _try_idle_at(exchange))
+    nearest = min(nearest, timeout_at(exchange), _try_idle_at(exchange))
     return nearest if exchange.has_responded else min(nearest, _try_timeout_at(exchange))
 
 
@@ -37,12 +37,6 @@ def _idle_at(exchange: "Exchange") -> float:
 
 def _duration_at(exchange: "Exchange") -> float:
     return exchange.started + exchange.route.limits.max_duration_s
-
-
-def _timeout_at(exchange: "Exchange") -> float:
-    """Source: Envoy: the route's timeout starts when the whole request has come."""
-    since = exchange.request_done_at if exchange.template.has_body else exchange.started
-    return since + exchange.held_s + exchange.route.timeout_s
 
 
 def _attempt_since(exchange: "Exchange") -> float:
@@ -83,7 +77,7 @@ def on_deadline(exchange: "Exchange", now: float) -> None:
         _end_attempt_duration(exchange)
     elif not exchange.request_done or exchange.is_tunnel:
         _end_idle(exchange)
-    elif _timeout_at(exchange) <= now:
+    elif timeout_at(exchange) <= now:
         _time_out(exchange)
     elif not exchange.has_responded and _try_timeout_at(exchange) <= now:
         _end_try(exchange, now)

@@ -471,7 +471,7 @@ class Exchange:
         template = self.template
         wire = template.wire(self.branch)
         if self.attempts > 1:
-            wire = refresh_expected(self.route, wire, time.monotonic() - self.started)
+            wire = refresh_expected(self.route, wire, time.monotonic() - self.started - self.held_s)
         if not template.shape.is_static:
             wire += self._extra(template)
         if self.copies is not None:
