@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mesh.resilience.outlier import FailureKind
 from mesh.resilience.retry import Failure
 from sidecar import flags as flag
+from sidecar.code_details import TRY_IDLE_TIMEOUT, TRY_TIMEOUT
 from sidecar.hedging import hedge
 from sidecar.retrying import cancel_retry, fail, timeout_at
 from sidecar.timers import NEVER
@@ -93,7 +94,7 @@ def _end_try(exchange: "Exchange", now: float) -> None:
     host.cluster.counts.try_timeouts += 1
     if not hedge(exchange, now):
         limit_s = exchange.route.limits.try_timeout_s
-        _give_up_try(exchange, f"no response from {host.text} within the try's {limit_s:g} s")
+        _give_up_try(exchange, TRY_TIMEOUT, f"no response from {host.text} within the try's {limit_s:g} s")
     if exchange.is_active:
         set_deadline(exchange, now)
 
@@ -105,17 +106,18 @@ def _end_silent_try(exchange: "Exchange", now: float) -> None:
     why = f"nothing moved between us and {host.text} for {exchange.route.limits.try_idle_timeout_s:g} s"
     if exchange.has_responded:
         host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, now)
+        exchange.code = TRY_IDLE_TIMEOUT
         exchange.cut(flag.UPSTREAM_TIMEOUT, why)
         return
-    _give_up_try(exchange, why)
+    _give_up_try(exchange, TRY_IDLE_TIMEOUT, why)
     if exchange.is_active:
         set_deadline(exchange, now)
 
 
-def _give_up_try(exchange: "Exchange", why: str) -> None:
+def _give_up_try(exchange: "Exchange", code: str, why: str) -> None:
     was_sent = not exchange.is_waiting
     exchange.drop_upstream()
-    fail(exchange, Failure.TRY_TIMEOUT, flag.UPSTREAM_TIMEOUT, why, bytes_sent=was_sent)
+    fail(exchange, Failure.TRY_TIMEOUT, flag.UPSTREAM_TIMEOUT, why, bytes_sent=was_sent, code=code)
 
 
 def _end_attempt_duration(exchange: "Exchange") -> None:

@@ -32,8 +32,8 @@ def may_repeat(exchange: "Exchange") -> bool:
     return exchange.template.is_idempotent
 
 
-def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, bytes_sent: bool) -> None:
-    """The attempt ended without a response: try again or say so."""
+def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, bytes_sent: bool, code: str = "") -> None:
+    """The attempt ended without a response: try again or say so. `code`: see sidecar.code_details."""
     host = exchange.host
     assert host is not None
     host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, time.monotonic())
@@ -55,6 +55,7 @@ def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, byt
     exchange.ended_at = host
     if exchange.race is not None and exchange.race.own_lost(status, flags, detail):
         return
+    exchange.code = code
     exchange.reply_with(status, flags, detail)
 
 
