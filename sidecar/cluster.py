@@ -368,6 +368,10 @@ class ClusterState:
             return balancer.pick_hash(key, tried)
         return balancer.pick_other(tried) if tried else balancer.picker.pick(self._rng.random)
 
+    def hosts_with(self, labels: Labels) -> list[EndpointState]:
+        """The hosts that carry all of these labels."""
+        return [host for host in self.hosts.values() if set(labels) <= set(host.endpoint.labels)]
+
     def original_host(self, destination: tuple[str, int] | None) -> EndpointState | None:
         """The host of an ORIGINAL_DST cluster for the address that the client meant."""
         if destination is None:

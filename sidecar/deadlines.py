@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from mesh.resilience.outlier import FailureKind
 from mesh.resilience.retry import Failure
 from sidecar import flags as flag
+from sidecar.code_details import TRY_IDLE_TIMEOUT, TRY_TIMEOUT
 from sidecar.hedging import hedge
-from sidecar.retrying import cancel_retry, fail
+from sidecar.retrying import cancel_retry, fail, timeout_at
 from sidecar.timers import NEVER
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def next_deadline(exchange: "Exchange") -> float:
     nearest = min(_idle_at(exchange), _duration_at(exchange), _attempt_duration_at(exchange))
     if not exchange.request_done or exchange.is_tunnel:
         return nearest
-    nearest = min(nearest, _timeout_at(exchange), _try_idle_at(exchange))
+    nearest = min(nearest, timeout_at(exchange), _try_idle_at(exchange))
     return nearest if exchange.has_responded else min(nearest, _try_timeout_at(exchange))
 
 
@@ -37,12 +38,6 @@ def _idle_at(exchange: "Exchange") -> float:
 
 def _duration_at(exchange: "Exchange") -> float:
     return exchange.started + exchange.route.limits.max_duration_s
-
-
-def _timeout_at(exchange: "Exchange") -> float:
-    """Source: Envoy: the route's timeout starts when the whole request has come."""
-    since = exchange.request_done_at if exchange.template.has_body else exchange.started
-    return since + exchange.held_s + exchange.route.timeout_s
 
 
 def _attempt_since(exchange: "Exchange") -> float:
@@ -83,7 +78,7 @@ def on_deadline(exchange: "Exchange", now: float) -> None:
         _end_attempt_duration(exchange)
     elif not exchange.request_done or exchange.is_tunnel:
         _end_idle(exchange)
-    elif _timeout_at(exchange) <= now:
+    elif timeout_at(exchange) <= now:
         _time_out(exchange)
     elif not exchange.has_responded and _try_timeout_at(exchange) <= now:
         _end_try(exchange, now)
@@ -99,7 +94,7 @@ def _end_try(exchange: "Exchange", now: float) -> None:
     host.cluster.counts.try_timeouts += 1
     if not hedge(exchange, now):
         limit_s = exchange.route.limits.try_timeout_s
-        _give_up_try(exchange, f"no response from {host.text} within the try's {limit_s:g} s")
+        _give_up_try(exchange, TRY_TIMEOUT, f"no response from {host.text} within the try's {limit_s:g} s")
     if exchange.is_active:
         set_deadline(exchange, now)
 
@@ -111,17 +106,18 @@ def _end_silent_try(exchange: "Exchange", now: float) -> None:
     why = f"nothing moved between us and {host.text} for {exchange.route.limits.try_idle_timeout_s:g} s"
     if exchange.has_responded:
         host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, now)
+        exchange.code = TRY_IDLE_TIMEOUT
         exchange.cut(flag.UPSTREAM_TIMEOUT, why)
         return
-    _give_up_try(exchange, why)
+    _give_up_try(exchange, TRY_IDLE_TIMEOUT, why)
     if exchange.is_active:
         set_deadline(exchange, now)
 
 
-def _give_up_try(exchange: "Exchange", why: str) -> None:
+def _give_up_try(exchange: "Exchange", code: str, why: str) -> None:
     was_sent = not exchange.is_waiting
     exchange.drop_upstream()
-    fail(exchange, Failure.TRY_TIMEOUT, flag.UPSTREAM_TIMEOUT, why, bytes_sent=was_sent)
+    fail(exchange, Failure.TRY_TIMEOUT, flag.UPSTREAM_TIMEOUT, why, bytes_sent=was_sent, code=code)
 
 
 def _end_attempt_duration(exchange: "Exchange") -> None:

@@ -69,6 +69,7 @@ class Exchange:
         "branch",
         "budget_waits",
         "closes",
+        "code",
         "connection",
         "copies",
         "detail",
@@ -153,6 +154,8 @@ class Exchange:
         self.status = 0
         self.flags = flag.NONE
         self.detail = ""
+        self.code = ""
+        """Envoy's word for how it ended, where the flags don't tell. See sidecar.code_details."""
         self.replay: list[bytes] = []
         self.replay_bytes = 0
         self.has_replay = True
@@ -471,7 +474,7 @@ class Exchange:
         template = self.template
         wire = template.wire(self.branch)
         if self.attempts > 1:
-            wire = refresh_expected(self.route, wire, time.monotonic() - self.started)
+            wire = refresh_expected(self.route, wire, time.monotonic() - self.started - self.held_s)
         if not template.shape.is_static:
             wire += self._extra(template)
         if self.copies is not None:

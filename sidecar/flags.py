@@ -24,9 +24,6 @@ STREAM_IDLE_TIMEOUT = "SI"
 """Envoy's letters for a stream idle timeout."""
 DURATION_TIMEOUT = "DT"
 """The route's max_stream_duration is over."""
-RATE_LIMITED = "RL"
-DELAY_INJECTED = "DI"
-FAULT_INJECTED = "FI"
 
 
 def join(first: str, second: str) -> str:

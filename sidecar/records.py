@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mesh.routing.table import Provenance
 from mesh.telemetry.trace_context import TraceContext
+from sidecar.code_details import code_details
 from sidecar.config import Direction
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class RequestRecord:
     flags: str
     detail: str
     """Why the proxy answered itself, or empty."""
+    code: str = ""
+    """Envoy's response code details, such as `via_upstream`."""
     request_bytes: int
     response_bytes: int
     attempts: int
@@ -76,6 +79,10 @@ def record_of(exchange: "Exchange", elapsed_ms: float, host: "EndpointState | No
         status=exchange.status,
         flags=exchange.flags,
         detail=exchange.detail,
+        code=exchange.code
+        or code_details(
+            exchange.flags, endpoint=host.text if host is not None else "", has_responded=exchange.has_responded
+        ),
         request_bytes=exchange.request_bytes,
         response_bytes=exchange.response_bytes,
         attempts=exchange.attempts,

@@ -18,6 +18,12 @@ BUDGET_WAIT_S = 0.02
 MAX_BUDGET_WAITS = 25
 
 
+def timeout_at(exchange: "Exchange") -> float:
+    """When the route's timeout is over. It starts when the whole request has come (as in Envoy) and no filter holds it."""
+    since = exchange.request_done_at if exchange.template.has_body else exchange.started
+    return since + exchange.held_s + exchange.route.timeout_s
+
+
 def may_repeat(exchange: "Exchange") -> bool:
     """Whether the request may be sent again although bytes of it have left."""
     policy = exchange.route.retry
@@ -26,8 +32,8 @@ def may_repeat(exchange: "Exchange") -> bool:
     return exchange.template.is_idempotent
 
 
-def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, bytes_sent: bool) -> None:
-    """The attempt ended without a response: try again or say so."""
+def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, bytes_sent: bool, code: str = "") -> None:
+    """The attempt ended without a response: try again or say so. `code`: see sidecar.code_details."""
     host = exchange.host
     assert host is not None
     host.cluster.fail(host, FailureKind.LOCAL_ORIGIN, time.monotonic())
@@ -49,6 +55,7 @@ def fail(exchange: "Exchange", failure: Failure, flags: str, detail: str, *, byt
     exchange.ended_at = host
     if exchange.race is not None and exchange.race.own_lost(status, flags, detail):
         return
+    exchange.code = code
     exchange.reply_with(status, flags, detail)
 
 
@@ -85,7 +92,7 @@ def _schedule_retry(
         delay_s = policy.delay_s(exchange.attempts, rng)
     else:
         delay_s = server_wait_s * (1.0 + JITTER * rng.random())
-        if time.monotonic() + delay_s >= exchange.started + exchange.route.timeout_s:
+        if time.monotonic() + delay_s >= timeout_at(exchange):
             exchange.detail = f"the response asks for {server_wait_s:g} s until the next try, longer than is left"
             return False
         cluster.counts.backoffs_by_server += 1
@@ -134,8 +141,10 @@ def other_host(exchange: "Exchange") -> EndpointState | None:
     assert cluster is not None
     if cluster.picker is None:
         return cluster.original_host(exchange.connection.original_destination)
-    avoid = exchange.route.retry is None or exchange.route.retry.avoid_previous_hosts
-    tried = exchange.tried if avoid else ()
+    policy = exchange.route.retry
+    tried = exchange.tried if policy is None or policy.avoid_previous_hosts else []
+    if policy is not None and policy.avoid_labels:
+        tried = [*tried, *cluster.hosts_with(policy.avoid_labels)]
     return cluster.pick_for(
         hash_key=exchange.hash_key, labels=exchange.branch.labels, pinned=exchange.pinned, tried=tried
     )

@@ -147,6 +147,9 @@ class TcpConnection(asyncio.Protocol):
             host = self._pick_host(cluster, tried)
             if host is None or host in tried:
                 break
+            if cluster.connections >= cluster.config.limits.max_connections:
+                cluster.counts.connection_overflows += 1
+                break
             tried.append(host)
             upstream = await self._dial(cluster, host)
             if upstream is not None:
@@ -171,24 +174,37 @@ class TcpConnection(asyncio.Protocol):
         return cluster.pick_for(tried=tried)
 
     async def _dial(self, cluster: ClusterState, host: EndpointState) -> TcpUpstream | None:
+        """A connection, counted in `cluster.connections`; None when the endpoint could not be reached."""
+        cluster.connections += 1
         started = time.monotonic()
         try:
             async with asyncio.timeout(cluster.config.connect_timeout_s):
                 sock = await self.plane.pool.connect_socket(host)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
+            cluster.connections -= 1
+            cluster.counts.connect_failures += 1
+            cluster.counts.connect_timeouts += isinstance(error, TimeoutError)
             cluster.fail(host, FailureKind.LOCAL_ORIGIN, time.monotonic())
             return None
+        except BaseException:
+            cluster.connections -= 1
+            raise
         if host.latency is not None:
             host.latency.observe(time.monotonic() - started, time.monotonic())
         try:
             _, upstream = await self.plane.loop.create_connection(lambda: TcpUpstream(self), sock=sock)
         except BaseException:
+            cluster.connections -= 1
             sock.close()
             raise
+        host.health.successes += 1
+        if host.health.has_failures:
+            host.health.succeed()
         return upstream
 
     def _begin(self, cluster: ClusterState, host: EndpointState, upstream: TcpUpstream) -> None:
         if self._is_closed:
+            cluster.connections -= 1
             upstream.transport.abort()
             return
         key = SeriesKey(
@@ -252,6 +268,7 @@ class TcpConnection(asyncio.Protocol):
         if self._host is not None and self._cluster is not None and self._series is not None:
             self._host.active -= 1
             self._cluster.active -= 1
+            self._cluster.connections -= 1
             self._series.closed += 1
 
     def abort(self) -> None:

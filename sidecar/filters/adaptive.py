@@ -27,6 +27,7 @@ class AdaptiveFilter(QuietFilter):
             return True
         exchange.plane.stats.filters.add(FilterCount.ADAPTIVE_BLOCKED, exchange.runtime.filter.stat_prefix)
         why = f"reached concurrency limit: {limit.active} requests in flight, {limit.limit} allowed by latency"
+        exchange.code = "reached_concurrency_limit"  # Envoy has no flag for it
         exchange.reply_with(self._status, flag.NONE, why)
         return False
 

@@ -9,14 +9,16 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.resilience.limits import CircuitLimits
 from mesh.resilience.retry import RetryOn, RetryPolicy
 from mesh.routing.table import Route
-from sidecar.config import Cluster, HttpFilter
+from sidecar.config import AccessLog, AccessLogFormat, Cluster, HttpFilter
 from tests.component.plane_harness import (
     OK,
     Client,
@@ -88,6 +90,7 @@ async def speaks_nonsense(user: Client) -> None:
 class Case:
     flags: str
     status: int
+    code: str
     script: Script = never
     route: dict[str, Any] = field(default_factory=dict)
     upstream: dict[str, Any] = field(default_factory=dict)
@@ -99,35 +102,51 @@ class Case:
 
 RETRY = RetryPolicy(conditions=RetryOn.SERVER_ERROR, max_retries=1)
 CASES = [
-    Case("NC", 503, ports="missing"),
-    Case("UH", 503, ports="none"),
-    Case("UF", 503, ports="closed"),
-    Case("UF,URX", 503, ports="closed", route={"retry": RETRY}),
-    Case("UC", 503, script=closes),
-    Case("UC", 200, script=breaks_off),
-    Case("UT", 504, route={"timeout_s": 0.05}),
-    Case("UT,URX", 504, route={"retry": RetryPolicy(conditions=RetryOn.RESET, max_retries=1, per_try_timeout_s=0.03)}),
-    Case("URX", 503, script=fails, route={"retry": RETRY}),
-    Case("UPE", 502, script=babbles),
-    Case("UO", 503, upstream={"limits": CircuitLimits(max_pending=0)}),
-    Case("UMSDR", 504, upstream={"max_stream_duration_s": 0.05}),
-    Case("DT", 504, route={"max_stream_duration_s": 0.05}),
-    Case("SI", 504, http={"stream_idle_timeout_s": 0.05}),
-    Case("DC", 0, client=leaves),
-    Case("DPE", 400, client=breaks_its_body),
-    Case("DPE", 400, client=speaks_nonsense),
+    Case("NC", 503, "cluster_not_found", ports="missing"),
+    Case("UH", 503, "no_healthy_upstream", ports="none"),
+    Case("UF", 503, "upstream_reset_before_response_started{remote_connection_failure}", ports="closed"),
+    Case(
+        "UF,URX",
+        503,
+        "upstream_reset_before_response_started{remote_connection_failure}",
+        ports="closed",
+        route={"retry": RETRY},
+    ),
+    Case("UC", 503, "upstream_reset_before_response_started{connection_termination}", script=closes),
+    Case("UC", 200, "upstream_reset_after_response_started{connection_termination}", script=breaks_off),
+    Case("UT", 504, "response_timeout", route={"timeout_s": 0.05}),
+    Case(
+        "UT,URX",
+        504,
+        "upstream_per_try_timeout",
+        route={"retry": RetryPolicy(conditions=RetryOn.RESET, max_retries=1, per_try_timeout_s=0.03)},
+    ),
+    Case("URX", 503, "via_upstream", script=fails, route={"retry": RETRY}),
+    Case("UPE", 502, "upstream_reset_before_response_started{protocol_error}", script=babbles),
+    Case(
+        "UO", 503, "upstream_reset_before_response_started{overflow}", upstream={"limits": CircuitLimits(max_pending=0)}
+    ),
+    Case("UMSDR", 504, "upstream_max_stream_duration_reached", upstream={"max_stream_duration_s": 0.05}),
+    Case("DT", 504, "max_duration_timeout", route={"max_stream_duration_s": 0.05}),
+    Case("SI", 504, "stream_idle_timeout", http={"stream_idle_timeout_s": 0.05}),
+    Case("DC", 0, "downstream_remote_disconnect", client=leaves),
+    Case("DPE", 400, "http1.codec_error", client=breaks_its_body),
+    Case("DPE", 400, "", client=speaks_nonsense),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.flags}-{at}" for at, case in enumerate(CASES)])
-def test_flag_is_reached(case: Case) -> None:
+def test_flag_is_reached_and_the_log_says_why(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+
     async def body() -> None:
         async with AsyncExitStack() as stack:
             up = await stack.enter_async_context(origin(script=case.script))
             ports = {"up": (up.port,), "closed": (_closed_port(),)}.get(case.ports, ())
             clusters: list[Cluster] = [cluster("c", *ports, **case.upstream)]
             routes: list[Route] = [forward("d" if case.ports == "missing" else "c", **case.route)]
-            http = HttpFilter(route_table="table", **case.http)
+            log = AccessLog(path=str(path), format=AccessLogFormat.JSON)
+            http = HttpFilter(route_table="table", access_log=log, **case.http)
             plane = await stack.enter_async_context(running(snapshot(clusters, routes, http=http)))
             user = await stack.enter_async_context(client(plane))
             await asyncio.wait_for(_finish(case, user), 10)
@@ -136,6 +155,12 @@ def test_flag_is_reached(case: Case) -> None:
             assert (state.active, state.pending, state.retries) == (0, 0, 0)
 
     run(body())
+    if not case.code:
+        return  # a head that cannot be read is counted, not logged
+    (line,) = path.read_bytes().splitlines()
+    entry = msgspec.json.decode(line)
+    assert (entry["response_flags"], entry["response_code_details"]) == (case.flags, case.code)
+    assert (entry["detail"] != "") is (case.flags != "URX")
 
 
 async def _finish(case: Case, user: Client) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from mesh.resilience.limits import CircuitLimits
 from mesh.resilience.retry import RetryBudget
+from mesh.routing.table import WeightedCluster
+from sidecar.config import FilterChain, TcpFilter
 from tests.component.plane_harness import (
     OK,
     client,
@@ -131,5 +134,26 @@ def test_retries_are_bounded_by_a_plain_number_too() -> None:
             state.retries = 2
             assert metric(plane, "circuit_breakers_default_rq_retry_open", "c") == 1
             assert not state.may_retry()
+
+    run(body())
+
+
+def test_tcp_connections_count_and_those_beyond_the_limit_are_closed() -> None:
+    async def body() -> None:
+        limits = CircuitLimits(max_connections=1)
+        async with origin(script=holding(asyncio.Event())) as up:
+            config = snapshot([cluster("c", up.port, limits=limits)])
+            tcp = FilterChain(filter=TcpFilter(clusters=(WeightedCluster(name="c"),)))
+            config = replace(config, listeners=tuple(replace(one, chains=(tcp,)) for one in config.listeners))
+            async with running(config) as plane, client(plane) as first:
+                await until(lambda: up.open == 1)
+                async with client(plane) as second:
+                    assert await second.at_eof()
+                assert metric(plane, "upstream_cx_overflow", "c") == 1
+                assert metric(plane, "upstream_cx_active", "c") == 1
+                first.writer.transport.abort()
+                await until(lambda: plane.plane.clusters["c"].connections == 0)
+                async with client(plane):
+                    await until(lambda: up.open == 1)
 
     run(body())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.backoff import Backoff
+from mesh.balance.endpoint import LbPolicy
 from mesh.resilience.header_condition import HeaderCondition
 from mesh.resilience.retry import RetryPolicy, parse_retry_on
 from mesh.resilience.retry_after import RateLimitedBackoff, ResetFormat, ResetHeader
@@ -382,5 +383,26 @@ def test_response_says_how_many_attempts_it_took() -> None:
             async with running(config) as plane, client(plane) as user:
                 assert (await user.ask()).headers["x-envoy-attempt-count"] == "2"
                 assert (await user.ask()).headers["x-envoy-attempt-count"] == "1"
+
+    run(body())
+
+
+def test_retries_avoid_hosts_with_the_labels_of_the_policy() -> None:
+    async def body() -> None:
+        async with origin(lambda _: ERROR) as bad, origin() as canary, origin() as stable:
+            retry = policy(avoid_labels=(("stage", "canary"),))
+            made = cluster("c", bad.port, canary.port, stable.port, lb_policy=LbPolicy.RANDOM)
+            labelled = tuple(
+                replace(one, labels=(("stage", "canary"),)) if one.port == canary.port else one
+                for one in made.endpoints
+            )
+            changed = replace(made, endpoints=labelled)
+            config = snapshot([changed], [forward("c", retry=retry)], include_attempt_count=True)
+            async with running(config) as plane, client(plane) as user:
+                while not (len(bad.requests) > 8 and canary.requests):
+                    assert (await user.ask()).status == 200
+                assert {header_of(request, "x-envoy-attempt-count") for request in canary.requests} == {"1"}
+                second = [one for one in stable.requests if header_of(one, "x-envoy-attempt-count") == "2"]
+                assert len(second) == len(bad.requests)
 
     run(body())
