@@ -16,18 +16,24 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.config.trace.v3 import opentelemetry_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from mesh.identity.pki import CertificateAuthority, CertificateRequest, KeyPair
 from mesh.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
-from sidecar.control import Control, Ports
+from sidecar.control import Control
 from sidecar.environment import Environment, Identity
+from sidecar.own_ports import Ports
 from tests.component.ads_server import AdsServer
 from tests.component.plane_harness import origin, run
 
 pytestmark = pytest.mark.component
 
+KNOWN_BY_NAME = (opentelemetry_pb2, router_pb2, http_connection_manager_pb2)
+"""Modules of messages that `http_listener` packs."""
 _ADS = {"ads": {}, "resource_api_version": "V3"}
 _IDENTITY = Identity(pod="web-1", namespace="shop", address="127.0.0.1", workload="web", labels={"app": "web"})
 
