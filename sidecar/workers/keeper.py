@@ -57,6 +57,7 @@ class _Keeper:
         self._config = config
         self._plan = RestartPlan(config.count, random.Random())
         self._is_stopping = False
+        self._has_control = True
         self._exit_code: int | None = None
         self._wake, self._wake_sender = socket.socketpair()
         self._wake.setblocking(False)
@@ -133,7 +134,7 @@ class _Keeper:
             pass
 
     def _read_channel(self, poll: select.poll) -> None:
-        while True:
+        while self._has_control:
             try:
                 packet = self._channel.recv(MAX_PACKET_BYTES)
             except BlockingIOError:
@@ -141,10 +142,8 @@ class _Keeper:
             except OSError:
                 packet = b""
             if not packet:
+                self._has_control = False
                 poll.unregister(self._channel)
-                self._channel.close()
-                self._channel, other = socket.socketpair()
-                other.close()
                 return
             self._obey(packet)
 

@@ -35,10 +35,10 @@ def merge_documents(documents: Mapping[int, Any]) -> Any:
     merged: dict[str, Any] = {}
     for name in values[0]:
         parts = [value[name] for value in values]
-        if all(part == parts[0] for part in parts):
-            merged[name] = parts[0]
-        elif all(_is_table(part) for part in parts):
+        if all(_is_table(part) for part in parts):
             merged[name] = merge_rows(parts)
+        elif all(part == parts[0] for part in parts):
+            merged[name] = parts[0]
         else:
             merged[name] = {"workers": {str(index): value[name] for index, value in documents.items()}}
     return merged
