@@ -138,13 +138,23 @@ async def _answers(sidecar: Sidecar) -> bool:
 
 @asynccontextmanager
 async def from_file(
-    folder: Path, upstream: int, *options: str, manager: dict[str, Any] | None = None
+    folder: Path, upstream: int, *options: str, manager: dict[str, Any] | None = None, workers: int = 2
 ) -> AsyncIterator[Sidecar]:
-    """A sidecar of two workers with a bootstrap file, ready."""
+    """A sidecar with a bootstrap file, ready."""
     listen, admin = free_port(), free_port()
     config = folder / "bootstrap.json"
     config.write_text(json.dumps(bootstrap(listen, admin, upstream, **(manager or {}))))
-    command = ["-m", "sidecar", "--config", str(config), "--concurrency", "2", "--log-format", "json", *options]
+    command = [
+        "-m",
+        "sidecar",
+        "--config",
+        str(config),
+        "--concurrency",
+        str(workers),
+        "--log-format",
+        "json",
+        *options,
+    ]
     async with running(command, listen, admin) as sidecar:
         await sidecar.until(sidecar.is_ready)
         yield sidecar
