@@ -14,7 +14,7 @@ from sidecar.exchange import Exchange
 from sidecar.server import DataPlane
 from sidecar.tcp import TcpConnection
 from sidecar.upstream import UpstreamConnection
-from tests.component.plane_harness import client, cluster, forward, origin, run, running, snapshot, until
+from tests.component.plane_harness import Client, client, cluster, forward, origin, run, running, snapshot, until
 
 pytestmark = pytest.mark.component
 
@@ -41,32 +41,40 @@ async def all_gone(plane: DataPlane, before: int, *kinds: type) -> None:
     await until(lambda: left(*kinds) == before)
 
 
+async def use(kind: str, user: Client, plane: DataPlane) -> None:
+    """What a client does with its connection before it goes."""
+    match kind:
+        case "kept" | "upstream closes":
+            await user.ask()
+        case "closed":
+            await user.ask("/", "Connection: close")
+            assert await user.at_eof()
+        case "body":
+            user.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+            assert (await user.response()).status == 200
+        case "half a request":
+            user.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
+            await until(lambda: plane.plane.downstream_open == 1)
+        case "bad request":
+            user.send(b"\x00\r\n\r\n")
+            assert (await user.response()).status == 400
+
+
 @pytest.mark.parametrize(
     "kind", ["silent", "kept", "closed", "body", "half a request", "bad request", "upstream closes"]
 )
 def test_ended_http_connection_is_freed(kind: str) -> None:
     async def work() -> None:
-        async with origin(answer=(lambda _: None) if kind == "upstream closes" else None) as upstream:
-            async with running(snapshot([cluster("c", upstream.port)], [forward("c")])) as plane:
-                with no_collector():
-                    for _ in range(ROUNDS):
-                        async with client(plane) as user:
-                            if kind in ("kept", "upstream closes"):
-                                await user.ask()
-                            elif kind == "closed":
-                                await user.ask("/", "Connection: close")
-                                assert await user.at_eof()
-                            elif kind == "body":
-                                user.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
-                                assert (await user.response()).status == 200
-                            elif kind == "half a request":
-                                user.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
-                                await until(lambda: plane.plane.downstream_open == 1)
-                            elif kind == "bad request":
-                                user.send(b"\x00\r\n\r\n")
-                                assert (await user.response()).status == 400
-                    await all_gone(plane, 0, DownstreamConnection, Exchange)
-                    assert left(UpstreamConnection) <= 1
+        async with (
+            origin(answer=(lambda _: None) if kind == "upstream closes" else None) as upstream,
+            running(snapshot([cluster("c", upstream.port)], [forward("c")])) as plane,
+        ):
+            with no_collector():
+                for _ in range(ROUNDS):
+                    async with client(plane) as user:
+                        await use(kind, user, plane)
+                await all_gone(plane, 0, DownstreamConnection, Exchange)
+                assert left(UpstreamConnection) <= 1
 
     run(work())
 

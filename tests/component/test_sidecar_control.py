@@ -3,16 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import msgspec
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from mesh.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from sidecar.control import Control
@@ -21,39 +17,11 @@ from sidecar.own_ports import Ports
 from tests.component.ads_resources import ORIGIN, certificates, endpoints, full_server, http_listener, message, routes
 from tests.component.ads_server import AdsServer
 from tests.component.plane_harness import origin, run
+from tests.component.span_collector import collecting
 
 pytestmark = pytest.mark.component
 
 _IDENTITY = Identity(pod="web-1", namespace="shop", address="127.0.0.1", workload="web", labels={"app": "web"})
-
-
-@dataclass
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps the spans it is sent."""
-
-    spans: "asyncio.Queue[tuple[str, Any]]"
-
-    async def Export(self, request: Any, context: Any) -> Any:
-        for resource in request.resource_spans:
-            service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    self.spans.put_nowait((service, span))
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
-@asynccontextmanager
-async def collecting() -> AsyncIterator[tuple[Collector, int]]:
-    server = grpc.aio.server()
-    collector = Collector(asyncio.Queue())
-    add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # generated code has no types
-    add(collector, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield collector, port
-    finally:
-        await server.stop(0)
 
 
 @asynccontextmanager

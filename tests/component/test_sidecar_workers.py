@@ -5,19 +5,24 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
 
-from mesh.xds.type_urls import LISTENER, ROUTE
+from mesh.xds.type_urls import CLUSTER, LISTENER, ROUTE
 from sidecar.config import Snapshot
 from sidecar.server import DataPlane
 from sidecar.worker_share import WorkerShare
 from sidecar.workers.ports import PortReservations
 from tests.component import plane_harness
-from tests.component.ads_resources import certificates, full_server, http_listener, routes
+from tests.component.ads_resources import certificates, endpoints, full_server, http_listener, message, routes
+from tests.component.ads_server import AdsServer
 from tests.component.plane_harness import origin, run
+from tests.component.span_collector import collecting
 from tests.component.workers_harness import (
     ROOT,
     Sidecar,
@@ -199,53 +204,83 @@ def test_taken_port_ends_all_with_the_reason(tmp_path: Path) -> None:
     run(work())
 
 
-def test_push_reaches_both_workers_or_none(tmp_path: Path) -> None:
+def test_every_worker_exports_its_spans(tmp_path: Path) -> None:
     async def work() -> None:
-        ca_file, pair = certificates(tmp_path)
-        token = tmp_path / "token"
-        token.write_text("secret\n")
-        async with origin() as upstream:
+        async with origin() as upstream, collecting() as (collector, collector_port):
+            traces = message(
+                cluster_pb2.Cluster,
+                {"name": "mesh-traces", "type": "STATIC", "load_assignment": {"cluster_name": "mesh-traces"}},
+            )
+            traces.load_assignment.CopyFrom(endpoints(collector_port))
             server = full_server(upstream.port)
-            listen, admin, ready = free_port(), free_port(), free_port()
-            server.put(LISTENER, "l", _listener("l", listen), "1")
-            async with server.serving(pair):
-                given = {"discovery_port": server.port, "ca_file": str(ca_file), "token_file": str(token)}
-
-                command = ["-m", "tests.component.mesh_workers", json.dumps({**given, "admin": admin, "ready": ready})]
-                async with running(command, listen, admin) as sidecar:
-                    await sidecar.until(sidecar.is_ready)
-                    assert await send(sidecar, 20) == [200] * 20
-                    assert upstream.connections == 2
-                    assert len(server.nodes) == 1  # discovery sees one proxy
-
-                    # What only a worker can find out: the address is taken. The routes that came with it stay out too.
-                    server.put(ROUTE, "r", routes(route=None, direct_response={"status": 418}), "2")
-                    error = await server.push(LISTENER, "l2", _listener("l2", upstream.port), "1")
-                    assert f"cannot bind 127.0.0.1:{upstream.port}" in error
-                    assert await send(sidecar, 20) == [200] * 20
-
-                    answer = routes(route=None, direct_response={"status": 204})
-                    assert await server.push(ROUTE, "r", answer, "3") == ""
-                    assert await send(sidecar, 20) == [204] * 20  # from the first request after the ACK
-
-                    # A worker that comes later has the same configuration from its first request.
-                    os.kill((await sidecar.worker_pids())[1], signal.SIGKILL)
-                    await sidecar.until(lambda: _restarted(sidecar))
-                    await sidecar.until(sidecar.is_ready)
-                    assert await send(sidecar, 20) == [204] * 20
-                    dump = json.loads((await fetch(admin, "/config_dump"))[1])
-                    assert dump["xds"]["is_connected"]
-                    assert dump["routes"][0]["action"] == "answer 204"
-                    assert await sidecar.metric("meshwork_sidecar_xds_nacks_total") >= 1
-                    sidecar.process.send_signal(signal.SIGTERM)
-                    await sidecar.process.communicate()
-                    assert sidecar.process.returncode == 0
+            server.put(CLUSTER, "mesh-traces", traces, "1")
+            async with in_mesh(tmp_path, server, sampling=100.0) as sidecar:
+                assert await send(sidecar, 30) == [200] * 30
+                assert upstream.connections == 2
+                spans = [await asyncio.wait_for(collector.spans.get(), 5) for _ in range(30)]
+                assert len({span.trace_id for _, span in spans}) == 30  # workers draw different random numbers
+                await sidecar.until(lambda: _exported(sidecar, 30))
 
     run(work())
 
 
-def _listener(name: str, port: int) -> Any:
-    listener = http_listener()
+async def _exported(sidecar: Sidecar, count: int) -> bool:
+    return await sidecar.metric("meshwork_sidecar_spans_exported_total") == count
+
+
+@asynccontextmanager
+async def in_mesh(folder: Path, server: AdsServer, *, sampling: float = 0.0) -> AsyncIterator[Sidecar]:
+    """A sidecar of two workers that `server` configures, ready."""
+    ca_file, pair = certificates(folder)
+    token = folder / "token"
+    token.write_text("secret\n")
+    listen, admin = free_port(), free_port()
+    server.put(LISTENER, "l", _listener("l", listen, sampling), "1")
+    async with server.serving(pair):
+        given = {"discovery_port": server.port, "ca_file": str(ca_file), "token_file": str(token)}
+        arguments = json.dumps({**given, "admin": admin, "ready": free_port()})
+        async with running(["-m", "tests.component.mesh_workers", arguments], listen, admin) as sidecar:
+            await sidecar.until(sidecar.is_ready)
+            yield sidecar
+
+
+def test_push_reaches_both_workers_or_none(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with origin() as upstream:
+            server = full_server(upstream.port)
+            async with in_mesh(tmp_path, server) as sidecar:
+                assert await send(sidecar, 20) == [200] * 20
+                assert upstream.connections == 2
+                assert len(server.nodes) == 1  # discovery sees one proxy
+
+                # What only a worker can find out: the address is taken. The routes that come with it stay out too.
+                server.put(ROUTE, "r", routes(route=None, direct_response={"status": 418}), "2")
+                error = await server.push(LISTENER, "l2", _listener("l2", upstream.port), "1")
+                assert f"cannot bind 127.0.0.1:{upstream.port}" in error
+                assert await send(sidecar, 20) == [200] * 20
+
+                answer = routes(route=None, direct_response={"status": 204})
+                assert await server.push(ROUTE, "r", answer, "3") == ""
+                assert await send(sidecar, 20) == [204] * 20  # from the first request after the ACK
+
+                # A worker that comes later has the same configuration from its first request.
+                os.kill((await sidecar.worker_pids())[1], signal.SIGKILL)
+                await sidecar.until(lambda: _restarted(sidecar))
+                await sidecar.until(sidecar.is_ready)
+                assert await send(sidecar, 20) == [204] * 20
+                dump = json.loads((await fetch(sidecar.admin, "/config_dump"))[1])
+                assert dump["xds"]["is_connected"]
+                assert dump["routes"][0]["action"] == "answer 204"
+                assert await sidecar.metric("meshwork_sidecar_xds_nacks_total") >= 1
+                sidecar.process.send_signal(signal.SIGTERM)
+                await sidecar.process.communicate()
+                assert sidecar.process.returncode == 0
+
+    run(work())
+
+
+def _listener(name: str, port: int, sampling: float = 0.0) -> Any:
+    listener = http_listener(sampling)
     listener.name = name
     listener.address.socket_address.port_value = port
     return listener

@@ -48,7 +48,8 @@ def test_memory_and_descriptors_stay_flat_under_mixed_load(tmp_path: Path) -> No
                 f"RSS {samples[0][1]} -> {samples[-1][1]} KiB, trend {memory:+.0f} KiB; descriptors {descriptors:+.1f}"
             )
             assert load.wrong == []
-            assert load.seen["upload not sent again"] < 0.2 * load.seen["upload"]
+            assert load.seen["given up: upload"] < 0.2 * load.seen["upload"]  # a POST that was sent is not sent again
+            assert load.seen["given up"] < 0.005 * sum(load.seen.values())
             assert memory <= MAX_RSS_GROWTH_KIB
             assert descriptors <= MAX_FD_GROWTH
             await sidecar.until(lambda: _none_open(sidecar))
