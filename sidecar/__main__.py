@@ -16,7 +16,7 @@ from sidecar.descriptors import raise_descriptor_limit
 from sidecar.environment import MAX_WORKERS, read_environment
 from sidecar.memory import keep_freed_memory
 from sidecar.own_ports import Ports
-from sidecar.program import Program, run_loop, run_reporting
+from sidecar.program import Program, import_early, run_loop, run_reporting
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +63,7 @@ def _main(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     program = _alone(arguments) if arguments.config is not None else _in_mesh(arguments)
     if program.worker_count == 1:
+        import_early(program.source, 1)
         run_loop(_one_process(program))
         return 0
     from sidecar.workers.program import run_workers

@@ -13,6 +13,7 @@ from mesh.xds.errors import DecodeError
 from sidecar.config import Bootstrap
 from sidecar.environment import Environment
 from sidecar.own_ports import Ports
+from sidecar.serving import collector_of
 
 _EXIT_BAD_INPUT: Final = 2
 _GC_THRESHOLD: Final = 50_000
@@ -49,6 +50,17 @@ def _cause(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
+
+
+def import_early(source: Bootstrap | Environment, worker_count: int) -> None:
+    """Import what this source will need, before there is a loop that would stand still meanwhile, or a fork that would not share it."""
+    if isinstance(source, Environment):
+        import sidecar.control_plane
+        import sidecar.receiver
+    if isinstance(source, Environment) or collector_of(source.snapshot) is not None:
+        import mesh.telemetry.otlp_call  # noqa: F401
+    if isinstance(source, Environment) and worker_count > 1:
+        import sidecar.workers.receiver  # noqa: F401
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:

@@ -54,12 +54,12 @@ class Serving:
 
     def on_applied(self, snapshot: Snapshot) -> None:
         """A snapshot is in force: send spans where it says."""
-        if _collector_of(snapshot) != self._collector:
+        if collector_of(snapshot) != self._collector:
             spawn(self._tasks, self.follow_collector(snapshot), name="collector")
 
     async def follow_collector(self, snapshot: Snapshot) -> None:
         """As `on_applied`; the way is open when this returns."""
-        self._collector = _collector_of(snapshot)
+        self._collector = collector_of(snapshot)
         self.exporter.target = "" if self._collector is None else (await self.relay(self._collector)).target
 
     async def drain(self, timeout_s: float) -> None:
@@ -84,7 +84,7 @@ class Serving:
             relay.close()
 
 
-def _collector_of(snapshot: Snapshot) -> tuple[str, int] | None:
+def collector_of(snapshot: Snapshot) -> tuple[str, int] | None:
     """The first endpoint of the cluster that spans go to."""
     for listener in snapshot.listeners:
         for chain in listener.chains:

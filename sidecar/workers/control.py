@@ -110,6 +110,7 @@ class GroupControl:
                     await self._stop.wait()
                     await self._drain()
                 finally:
+                    self._tell(Stopping())  # before the workers see us go
                     loop.remove_reader(self._keeper)
                     self._own_ports.close()
                     self._reservations.close()

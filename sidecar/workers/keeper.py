@@ -58,6 +58,7 @@ class _Keeper:
         self._plan = RestartPlan(config.count, random.Random())
         self._is_stopping = False
         self._has_control = True
+        self._poll = select.poll()
         self._exit_code: int | None = None
         self._wake, self._wake_sender = socket.socketpair()
         self._wake.setblocking(False)
@@ -74,16 +75,15 @@ class _Keeper:
             signal.signal(number, self._on_stop)
 
     def run(self) -> int:
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._channel, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._channel, select.POLLIN)
         while self._exit_code is None:
             if not self._is_stopping:
                 for index in self._plan.due(time.monotonic()):
                     self._start(index)
-            poll.poll(self._timeout_ms())
+            self._poll.poll(self._timeout_ms())
             self._read_wake()
-            self._read_channel(poll)
+            self._read_channel()
             self._reap()
         self._end_workers()
         return self._exit_code
@@ -133,7 +133,7 @@ class _Keeper:
         except BlockingIOError:
             pass
 
-    def _read_channel(self, poll: select.poll) -> None:
+    def _read_channel(self) -> None:
         while self._has_control:
             try:
                 packet = self._channel.recv(MAX_PACKET_BYTES)
@@ -143,7 +143,7 @@ class _Keeper:
                 packet = b""
             if not packet:
                 self._has_control = False
-                poll.unregister(self._channel)
+                self._poll.unregister(self._channel)
                 return
             self._obey(packet)
 
@@ -168,6 +168,7 @@ class _Keeper:
                 return
             if pid == 0:
                 return
+            self._read_channel()  # whether it was told to end
             code = os.waitstatus_to_exitcode(status)
             if pid == self._control_pid:
                 is_early_end = self._is_stopping and code == -signal.SIGTERM  # before it had its own handler

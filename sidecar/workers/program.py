@@ -3,7 +3,7 @@
 import socket
 
 from sidecar.config import Bootstrap
-from sidecar.program import Program, run_loop, run_reporting
+from sidecar.program import Program, import_early, run_loop, run_reporting
 from sidecar.serving import ServingConfig
 from sidecar.worker_share import LineLock, WorkerShare
 from sidecar.workers.control import GroupConfig, GroupControl
@@ -13,8 +13,7 @@ from sidecar.workers.worker import Worker, WorkerConfig
 
 def run_workers(program: Program) -> int:
     """Run until SIGTERM. Returns the exit code."""
-    if not isinstance(program.source, Bootstrap):
-        _import_early()
+    import_early(program.source, program.worker_count)
     serving = ServingConfig(
         service=program.service,
         instance=str(program.identity.get("id", "")),
@@ -37,12 +36,6 @@ def run_workers(program: Program) -> int:
         return run_reporting(lambda: _run_worker(config, channel))
 
     return keep(KeeperConfig(count=program.worker_count, control=control, worker=worker))
-
-
-def _import_early() -> None:
-    """What every process needs when there is a control plane, so that forks share it."""
-    import sidecar.control_plane
-    import sidecar.workers.receiver  # noqa: F401
 
 
 def _run_control(program: Program, keeper: socket.socket) -> int:
