@@ -40,6 +40,7 @@ class GroupReceiver:
                 self._raw.put(type_url, name, packed)
         for name in removed:
             self._assembly.remove(type_url, name)
+            self._raw.remove(type_url, name)
         self._assembly.forget_unwanted()
         self._seen.add(type_url)
         return rejected

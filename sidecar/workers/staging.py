@@ -9,7 +9,7 @@ from typing import Final
 
 from google.protobuf import any_pb2
 
-from mesh.xds.type_urls import ENDPOINT, IN_ORDER
+from mesh.xds.type_urls import IN_ORDER
 from sidecar.config import Snapshot
 from sidecar.decode.assembly import Assembly, Resources
 from sidecar.workers.messages import MAX_STAGE_BYTES, Stage
@@ -56,25 +56,28 @@ class RawResources:
     """What came over the stream, as it came."""
 
     def __init__(self) -> None:
-        self._received: dict[tuple[str, str], bytes] = {}
+        self._received: dict[tuple[str, str], bytes | None] = {}
 
     def put(self, type_url: str, name: str, packed: any_pb2.Any) -> None:
         """A resource that decodes."""
         self._received[type_url, name] = packed.SerializeToString()
 
+    def remove(self, type_url: str, name: str) -> None:
+        """A resource that is gone; whether it counts as known to be empty, `of` is told by what is staged."""
+        self._received[type_url, name] = None
+
     def roll_back(self, good: Raw) -> None:
         """Staging starts again from what is in force."""
-        self._received = {key: raw for key, raw in good.items() if raw is not None}
+        self._received = dict(good)
 
-    def of(self, staged: Resources) -> dict[tuple[str, str], bytes | None]:
+    def of(self, staged: Resources) -> Raw:
         """The raw form of what is staged; forgets everything else."""
-        names = [(type_url, name) for type_url in IN_ORDER for name in staged.of_type(type_url)]
-        found: dict[tuple[str, str], bytes | None] = {}
-        for key in names:
-            is_empty = key[0] == ENDPOINT and not staged.endpoints[key[1]]
-            found[key] = None if is_empty else self._received[key]
-        self._received = {key: raw for key, raw in found.items() if raw is not None}
-        return found
+        self._received = {
+            (type_url, name): self._received[type_url, name]
+            for type_url in IN_ORDER
+            for name in staged.of_type(type_url)
+        }
+        return self._received.copy()
 
 
 def difference(old: Raw, new: Raw) -> Iterator[Stage]:

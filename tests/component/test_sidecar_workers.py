@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
-from mesh.xds.type_urls import CLUSTER, LISTENER, ROUTE
+from mesh.xds.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE
 from sidecar.config import Snapshot
 from sidecar.server import DataPlane
 from sidecar.worker_share import WorkerShare
@@ -272,11 +272,26 @@ def test_push_reaches_both_workers_or_none(tmp_path: Path) -> None:
                 assert dump["xds"]["is_connected"]
                 assert dump["routes"][0]["action"] == "answer 204"
                 assert await sidecar.metric("meshwork_sidecar_xds_nacks_total") >= 1
+                # Endpoints that go leave an empty cluster, also in a worker that comes later.
+                assert await server.push(ROUTE, "r", routes(), "4") == ""
+                assert await send(sidecar, 20) == [200] * 20
+                assert await server.answered(server.send(ENDPOINT, [], ["o"])) == ""
+                assert await send(sidecar, 20) == [503] * 20
+                await _restart_one(sidecar)
+                assert await send(sidecar, 20) == [503] * 20
                 sidecar.process.send_signal(signal.SIGTERM)
                 await sidecar.process.communicate()
                 assert sidecar.process.returncode == 0
 
     run(work())
+
+
+async def _restart_one(sidecar: Sidecar) -> None:
+    """Kill worker 0 and wait for the next one."""
+    pid = (await sidecar.worker_pids())[0]
+    os.kill(pid, signal.SIGKILL)
+    while (await sidecar.worker_pids()).get(0, pid) == pid:
+        await asyncio.sleep(0.02)
 
 
 def _listener(name: str, port: int, sampling: float = 0.0) -> Any:

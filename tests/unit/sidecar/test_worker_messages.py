@@ -8,6 +8,7 @@ from google.protobuf import any_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.balance.endpoint import LoadAssignment
 from mesh.xds.type_urls import CLUSTER, ENDPOINT
 from sidecar.decode.assembly import Resources
 from sidecar.workers.errors import FrameError
@@ -111,8 +112,11 @@ def test_large_configuration_goes_in_pieces() -> None:
 def test_rolled_back_resources_are_those_in_force() -> None:
     raw = RawResources()
     first, second = any_pb2.Any(value=b"1"), any_pb2.Any(value=b"2")
-    staged = Resources(endpoints={"e": ()})
+    staged = Resources(endpoints={"e": LoadAssignment()})
     staged.clusters["c"] = None  # type: ignore[assignment]  # only names count here
+    raw.put(ENDPOINT, "e", second)
+    raw.put(CLUSTER, "unwanted", second)
+    raw.remove(ENDPOINT, "e")
     raw.put(CLUSTER, "c", first)
     good = raw.of(staged)
     assert good == {(CLUSTER, "c"): first.SerializeToString(), (ENDPOINT, "e"): None}
