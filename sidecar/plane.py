@@ -9,13 +9,14 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mesh.resilience.limits import share_of
 from mesh.routing.matcher import CompiledTable
 from mesh.routing.table import RouteTable
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState
-from sidecar.config import AccessLog, Direction, HttpFilter, Snapshot
+from sidecar.config import AccessLog, Cluster, Direction, HttpFilter, Snapshot
 from sidecar.descriptors import default_max_connections
 from sidecar.downstream import DownstreamConnection
 from sidecar.errors import SnapshotError
@@ -149,7 +150,8 @@ class Plane:
         return compiled
 
     def _apply_clusters(self, snapshot: Snapshot) -> None:
-        for name, config in snapshot.clusters.items():
+        for name, whole in snapshot.clusters.items():
+            config = whole if self.worker_count == 1 else _share_of(whole, self.worker_count)
             state = self.clusters.get(name)
             if state is None:
                 self.clusters[name] = ClusterState(config, self.rng)
@@ -244,6 +246,10 @@ class Plane:
         self.wheel.close()
         for writer in self._logs.values():
             writer.close()
+
+
+def _share_of(cluster: Cluster, worker_count: int) -> Cluster:
+    return replace(cluster, limits=share_of(cluster.limits, worker_count))
 
 
 def chain_key(name: str, index: int) -> str:

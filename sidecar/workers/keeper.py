@@ -109,8 +109,18 @@ class _Keeper:
     def _start(self, index: int) -> None:
         ours, theirs = socket.socketpair()
 
-        pid = self._fork(lambda: self._config.worker(index, theirs), (ours,))
-        theirs.close()
+        try:
+            pid = self._fork(lambda: self._config.worker(index, theirs), (ours,))
+        except OSError as exc:
+            ours.close()
+            delay_s = self._plan.on_not_started(index, time.monotonic())
+            logger.error(
+                "a worker can't be started",
+                extra={"worker": index, "error": exc.strerror, "retry_in_s": round(delay_s, 2)},
+            )
+            return
+        finally:
+            theirs.close()
         self._plan.on_started(index, pid, time.monotonic())
         with ours:
             self._tell(Started(index, pid), [ours.fileno()])

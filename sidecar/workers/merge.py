@@ -10,8 +10,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _GAUGES: Final[Mapping[str, Callable[[float, float], float]]] = {
-    "envoy_cluster_membership_total": max,
+    "envoy_cluster_circuit_breakers_default_cx_open": max,
+    "envoy_cluster_circuit_breakers_default_rq_open": max,
+    "envoy_cluster_circuit_breakers_default_rq_pending_open": max,
+    "envoy_cluster_circuit_breakers_default_rq_retry_open": max,
+    "envoy_cluster_lb_subsets_active": max,
+    "envoy_cluster_membership_degraded": max,
+    "envoy_cluster_membership_excluded": max,
     "envoy_cluster_membership_healthy": min,
+    "envoy_cluster_membership_total": max,
+    "envoy_cluster_outlier_detection_ejections_active": max,
+    "envoy_http_adaptive_concurrency_gradient_controller_min_rtt_calculation_active": max,
+    "envoy_http_adaptive_concurrency_gradient_controller_min_rtt_msecs": max,
+    "envoy_http_adaptive_concurrency_gradient_controller_sample_rtt_msecs": max,
     "meshwork_sidecar_series_overflowed": max,
 }
 """Gauges that every worker has of one and the same thing."""

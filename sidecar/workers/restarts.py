@@ -45,11 +45,18 @@ class RestartPlan:
         if not found:
             return None
         index, slot = found[0]
+        return index, self._postpone(slot, now, now - slot.started_at)
+
+    def on_not_started(self, index: int, now: float) -> float:
+        """The system would not let us fork: in how many seconds it is due."""
+        return self._postpone(self._slots[index], now, 0.0)
+
+    def _postpone(self, slot: _Slot, now: float, lived_s: float) -> float:
         slot.pid = None
-        slot.attempt = 1 if now - slot.started_at > STABLE_AFTER_S else slot.attempt + 1
+        slot.attempt = 1 if lived_s > STABLE_AFTER_S else slot.attempt + 1
         delay_s = BACKOFF.delay_s(slot.attempt, self._rng)
         slot.due_at = now + delay_s
-        return index, delay_s
+        return delay_s
 
     def pid_of(self, index: int) -> int | None:
         """The worker's process while it lives."""

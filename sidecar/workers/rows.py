@@ -1,7 +1,7 @@
 """One admin page out of several. Pure.
 
-Admin pages are lists of flat rows (`sidecar.admin`), alone or in named sections. Rows that say the same of the same thing are one row:
-what is counted is summed, what differs otherwise is shown with the number of workers that say so.
+Admin pages are lists of rows (`sidecar.admin`), alone or in named sections; a column may be a list of rows again. Rows that say the same of
+the same thing are one row: what is counted is summed, what differs otherwise is shown with the number of workers that say so.
 """
 
 from collections import Counter
@@ -10,7 +10,19 @@ from typing import Any, Final
 
 SUMMED: Final = frozenset({"active_requests", "connections", "ejections"})
 """Columns in which every worker counts its own."""
-VARYING: Final = frozenset({"usable", "is_panicking", "health"})
+VARYING: Final = frozenset(
+    {
+        "degraded",
+        "health",
+        "health_flags",
+        "healthy",
+        "is_panicking",
+        "latency_ms",
+        "priority_load",
+        "usable",
+        "weight",
+    }
+)
 """Columns in which every worker has its own view."""
 
 Row = Mapping[str, Any]
@@ -49,7 +61,9 @@ def _is_table(value: Any) -> bool:
 
 
 def _identity(row: Row) -> str:
-    return repr([(name, value) for name, value in row.items() if name not in SUMMED and name not in VARYING])
+    return repr(
+        [(name, value) for name, value in row.items() if not (name in SUMMED or name in VARYING or _is_table(value))]
+    )
 
 
 def _merge(group: list[Row]) -> dict[str, Any]:
@@ -59,6 +73,8 @@ def _merge(group: list[Row]) -> dict[str, Any]:
             merged[name] = sum(row[name] for row in group)
         elif name in VARYING:
             merged[name] = _views([row[name] for row in group])
+        elif _is_table(merged[name]):
+            merged[name] = merge_rows([row[name] for row in group])
     return merged
 
 

@@ -54,7 +54,13 @@ def test_both_workers_serve_and_their_metrics_are_one(tmp_path: Path) -> None:
             assert await sidecar.metric("envoy_cluster_membership_total") == 1
             assert await sidecar.metric("envoy_cluster_upstream_cx_active") == 2
             assert await sidecar.metric("meshwork_sidecar_worker_up") == 2
-            (row,) = json.loads((await fetch(sidecar.admin, "/config_dump"))[1])["clusters"]
+            dump = json.loads((await fetch(sidecar.admin, "/config_dump"))[1])
+            assert [len(rows) for rows in dump.values() if isinstance(rows, list)] == [1, 1, 1, 1]
+            (listed,) = json.loads((await fetch(sidecar.admin, "/clusters"))[1])
+            assert [host["address"] for host in listed["hosts"]] == [f"127.0.0.1:{upstream.port}"]
+            # A limit of the whole proxy is divided: two shares of 512.
+            assert await sidecar.metric("envoy_cluster_circuit_breakers_default_remaining_rq") == 1024
+            (row,) = dump["clusters"]
             assert (row["name"], row["connections"], row["usable"]) == ("origin", 2, 1)
 
     run(work())

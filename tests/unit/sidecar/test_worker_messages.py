@@ -85,6 +85,14 @@ def test_worker_that_keeps_ending_is_started_ever_later() -> None:
     assert plan.on_ended(99999, now) is None
 
 
+def test_worker_that_can_not_be_started_is_due_later() -> None:
+    plan = RestartPlan(1, random.Random(1))
+    delay_s = plan.on_not_started(0, 10.0)
+    assert 0 < delay_s <= BACKOFF.base_s
+    assert (plan.due(10.0), plan.due(10.0 + delay_s), plan.pids) == ([], [0], [])
+    assert max(plan.on_not_started(0, 1000.0 * n) for n in range(20)) > BACKOFF.cap_s / 2
+
+
 RAW = st.dictionaries(st.tuples(st.sampled_from("xy"), st.sampled_from("abcd")), st.none() | st.binary(max_size=3))
 
 

@@ -109,6 +109,11 @@ def test_equal_rows_become_one_and_counts_are_summed() -> None:
     assert merged == [row("a", 3), row("b", 0), row("c", 5)]
 
 
+def test_rows_inside_rows_are_merged_too() -> None:
+    merged = merge_rows([[{"name": "c", "hosts": [row("a", 1)]}], [{"name": "c", "hosts": [row("a", 2), row("b", 1)]}]])
+    assert merged == [{"name": "c", "hosts": [row("a", 3), row("b", 1)]}]
+
+
 def test_different_views_are_told_apart() -> None:
     merged = merge_rows([[row("a", 0)], [row("a", 0, "ejected")], [row("a", 0)]])
     assert merged[0]["health"] == "ejected (1 of 3 workers), healthy (2 of 3 workers)"
