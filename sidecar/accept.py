@@ -23,7 +23,17 @@ logger = logging.getLogger(__name__)
 class Acceptor(asyncio.Protocol):
     """The first protocol of a connection; it hands the transport to the one that takes the connection."""
 
-    __slots__ = ("_choice", "_data", "_destination", "_listener_key", "_server", "deadline", "transport", "wheel_at")
+    __slots__ = (
+        "_choice",
+        "_data",
+        "_destination",
+        "_is_undecided",
+        "_listener_key",
+        "_server",
+        "deadline",
+        "transport",
+        "wheel_at",
+    )
 
     def __init__(self, server: "DataPlane", listener_key: str) -> None:
         self._server = server
@@ -31,12 +41,18 @@ class Acceptor(asyncio.Protocol):
         self._data = b""
         self._choice: ChainChoice | None = None
         self._destination: tuple[str, int] | None = None
+        self._is_undecided = False
         self.deadline = NEVER
         self.wheel_at = NEVER
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        plane = self._server.plane
+        if plane.downstream_open >= plane.max_downstream_connections:
+            plane.stats.downstream_refused += 1
+            self.transport.abort()
+            return
         listener = self._server.listener(self._listener_key)
         self._choice = self._choose(listener) if listener is not None else None
         choice = self._choice
@@ -47,7 +63,9 @@ class Acceptor(asyncio.Protocol):
         else:
             now = time.monotonic()
             self.deadline = now + choice.listener.detect_timeout_s
-            self._server.plane.wheel.watch(self, now)
+            self._is_undecided = True
+            plane.undecided += 1
+            plane.wheel.watch(self, now)
 
     def _choose(self, listener: Listener) -> ChainChoice | None:
         local = self.transport.get_extra_info("sockname")
@@ -68,7 +86,8 @@ class Acceptor(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._data += data
         choice = self._choice
-        assert choice is not None
+        if choice is None:
+            return  # refused; what still comes is not for us
         found = sniff(self._data)
         if found is Protocol.HTTP1:
             self._hand_over(choice.if_http)
@@ -77,6 +96,12 @@ class Acceptor(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = NEVER
+        self._decided()
+
+    def _decided(self) -> None:
+        if self._is_undecided:
+            self._is_undecided = False
+            self._server.plane.undecided -= 1
 
     def on_deadline(self, now: float) -> None:
         """Undecided for too long: perhaps the server is to talk first."""
@@ -86,6 +111,7 @@ class Acceptor(asyncio.Protocol):
 
     def _hand_over(self, entry: tuple[str, FilterChain] | None) -> None:
         self.deadline = NEVER
+        self._decided()
         choice = self._choice
         if entry is None or choice is None:
             self.transport.abort()

@@ -12,6 +12,7 @@ import msgspec
 
 from sidecar.config import AccessLog, AccessLogFormat
 from sidecar.records import RequestRecord
+from sidecar.worker_share import LineLock
 
 MAX_WAITING_BYTES = 1 << 20
 FLUSH_AFTER_S = 0.2
@@ -76,8 +77,10 @@ def _clean(text: str) -> str:
 class AccessLogWriter:
     """Writes lines to one path. A `/dev/stdout` or `/dev/stderr` path means this process's own stream."""
 
-    def __init__(self, config: AccessLog, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: AccessLog, loop: asyncio.AbstractEventLoop, line_lock: LineLock | None = None) -> None:
         self._loop = loop
+        self._line_lock = line_lock
+        """Held while lines are written, so that those of several processes don't mix."""
         self._format = format_json if config.format is AccessLogFormat.JSON else format_text
         self._descriptor, self._owns = _open(config.path)
         self._waiting: list[bytes] = []
@@ -104,7 +107,7 @@ class AccessLogWriter:
             return
         lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
         self._is_writing = True
-        work = self._loop.run_in_executor(None, _write_all, self._descriptor, b"".join(lines))
+        work = self._loop.run_in_executor(None, self._write_lines, b"".join(lines))
         work.add_done_callback(lambda done: self._written(done, len(lines)))
 
     def _written(self, done: "asyncio.Future[bool]", lines: int) -> None:
@@ -114,12 +117,18 @@ class AccessLogWriter:
         if self._waiting and self._timer is None:
             self._timer = self._loop.call_later(FLUSH_AFTER_S, self._flush)
 
+    def _write_lines(self, data: bytes) -> bool:
+        if self._line_lock is None:
+            return _write_all(self._descriptor, data)
+        with self._line_lock:
+            return _write_all(self._descriptor, data)
+
     def close(self) -> None:
         """Write what waits and let go of the file. Blocks for as long as that takes."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiting and not _write_all(self._descriptor, b"".join(self._waiting)):
+        if self._waiting and not self._write_lines(b"".join(self._waiting)):
             self.dropped_total += len(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
         if self._owns:

@@ -19,7 +19,7 @@ from sidecar.route_text import action_text, extras_text, match_text
 
 Row = dict[str, Any]
 
-_PATHS: Final = ("/config_dump", "/clusters", "/stats", "/stats/prometheus", "/ready", "/server_info")
+PATHS: Final = ("/config_dump", "/clusters", "/stats", "/stats/prometheus", "/ready", "/server_info")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ def answer_admin(source: AdminSource, path: str) -> Answer | None:
     plane = source.metrics().plane
     match path:
         case "/":
-            return text(200, "\n".join(_PATHS))
+            return text(200, "\n".join(PATHS))
         case "/config_dump":
             dump = config_dump(plane.snapshot, plane.clusters)
             return json({"node": dict(source.identity), "xds": dict(source.xds_status()), **dump})
         case "/clusters":
             return json([_cluster_with_hosts(plane.clusters[name]) for name in sorted(plane.clusters)])
         case "/stats":
-            return text(200, _flat_stats(source))
+            return text(200, flat_stats(render_metrics(source.metrics())))
         case "/server_info":
             return json(_server_info(source))
         case _:
@@ -81,9 +81,9 @@ def _server_info(source: AdminSource) -> Row:
     }
 
 
-def _flat_stats(source: AdminSource) -> str:
-    """`name{labels}: value` lines, without histograms' buckets."""
-    lines = render_metrics(source.metrics()).decode().splitlines()
+def flat_stats(page: bytes) -> str:
+    """`name{labels}: value` lines of a metrics page, without histograms' buckets."""
+    lines = page.decode().splitlines()
     shown = (line for line in lines if not line.startswith("#") and "_bucket{" not in line)
     return "\n".join(": ".join(line.rsplit(" ", 1)) for line in shown)
 

@@ -228,3 +228,14 @@ class Snapshot:
     listeners: tuple[Listener, ...] = ()
     route_tables: Mapping[str, RouteTable] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """What a bootstrap file says."""
+
+    snapshot: Snapshot
+    admin: tuple[str, int] | None = None
+    """Where the admin interface listens; None: nowhere."""
+    node_id: str = ""
+    cluster: str = ""

@@ -144,6 +144,8 @@ class DownstreamConnection(asyncio.Protocol):
         self.plane.on_closed(self)
         if self.exchange.is_active:
             self.exchange.on_client_gone()
+        # The two hold each other. The collector comes by so seldom that under churn many MiB would wait for it.
+        self.exchange = cast(Exchange, None)
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
@@ -355,6 +357,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> None:
         self.deadline = NEVER
+        if self._phase is Phase.CLOSED:
+            return
         if self.exchange.is_active:
             self.exchange.on_deadline(now)
         elif self._phase is Phase.LINGER:

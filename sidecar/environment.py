@@ -13,6 +13,7 @@ from mesh.telemetry.istio import Peer
 T = TypeVar("T")
 
 _SECRETS: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+MAX_WORKERS: Final = 64
 _REQUIRED: Final = ("POD_NAME", "POD_NAMESPACE", "POD_IP", "MESH_DISCOVERY_ADDRESS")
 
 
@@ -78,6 +79,8 @@ class Environment:
     discovery: tuple[str, int]
     ca_file: Path
     token_file: Path
+    concurrency: int = 1
+    """Workers, 0 to 64; 0: one per core."""
 
 
 def read_environment(variables: Mapping[str, str]) -> Environment:
@@ -104,6 +107,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         discovery=_address(variables["MESH_DISCOVERY_ADDRESS"]),
         ca_file=Path(variables.get("MESH_CA_FILE") or f"{_SECRETS}/ca.crt"),
         token_file=Path(variables.get("MESH_TOKEN_FILE") or f"{_SECRETS}/token"),
+        concurrency=_concurrency(variables.get("MESH_CONCURRENCY") or "1"),
     )
 
 
@@ -112,6 +116,12 @@ def _address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal():
         raise EnvironmentVariableError(f"MESH_DISCOVERY_ADDRESS is {text!r}, want ADDRESS:PORT")
     return host.strip("[]"), int(port)
+
+
+def _concurrency(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_WORKERS:
+        raise EnvironmentVariableError(f"MESH_CONCURRENCY is {text!r}, want 0 (one worker per core) to {MAX_WORKERS}")
+    return int(text)
 
 
 def _json(variables: Mapping[str, str], name: str, kind: type[T]) -> T:

@@ -68,7 +68,7 @@ def render_metrics(source: MetricsSource) -> bytes:
     _health_checks(page, source.plane.checker, source.plane.clusters)
     _proxy(page, source)
     render_filters(page, stats.filters.values, source.plane.sites())
-    _process(page)
+    render_process(page)
     return page.render()
 
 
@@ -216,28 +216,38 @@ def _proxy(page: Exposition, source: MetricsSource) -> None:
     stats = source.plane.stats
     counters: dict[str, tuple[str, int]] = {
         "downstream_connections_total": ("Connections accepted.", stats.downstream_connections_opened),
+        "downstream_connections_refused_total": ("Connections beyond the limit, closed.", stats.downstream_refused),
         "loops_refused_total": ("Connections straight to an interception port, refused.", stats.loops_refused),
     }
-    for name, value in source.xds.items():
-        counters[f"xds_{name}_total"] = ("The stream to the control plane.", value)
     if source.exporter is not None:
         counters["spans_exported_total"] = ("Spans the collector took.", source.exporter.exported_total)
         counters["spans_dropped_total"] = ("Spans lost.", source.exporter.dropped_total)
     for name, (help_text, value) in counters.items():
         page.family(f"meshwork_sidecar_{name}", "counter", help_text)
         page.sample(f"meshwork_sidecar_{name}", "", value)
+    render_xds(page, source.xds)
     page.family("meshwork_sidecar_malformed_requests_total", "counter", "Requests refused by the codec.")
     for reason, count in stats.malformed.items():
         page.sample("meshwork_sidecar_malformed_requests_total", label_text({"reason": reason}), count)
     page.family("meshwork_sidecar_downstream_connections", "gauge", "Connections open now.")
     page.sample("meshwork_sidecar_downstream_connections", "", stats.downstream_connections_active)
+    page.family("meshwork_sidecar_downstream_connections_limit", "gauge", "Connections that may be open at once.")
+    page.sample("meshwork_sidecar_downstream_connections_limit", "", source.plane.max_downstream_connections)
     page.family(
         "meshwork_sidecar_series_overflowed", "gauge", "1: the series budget is used up; some series share one."
     )
     page.sample("meshwork_sidecar_series_overflowed", "", int(stats.overflowed))
 
 
-def _process(page: Exposition) -> None:
+def render_xds(page: Exposition, counters: Mapping[str, int]) -> None:
+    """`AdsStatus.counters`."""
+    for name, value in counters.items():
+        page.family(f"meshwork_sidecar_xds_{name}_total", "counter", "The stream to the control plane.")
+        page.sample(f"meshwork_sidecar_xds_{name}_total", "", value)
+
+
+def render_process(page: Exposition) -> None:
+    """What this process uses."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     page.family("process_cpu_seconds_total", "counter", "User and system CPU time.")
     page.sample("process_cpu_seconds_total", "", usage.ru_utime + usage.ru_stime)

@@ -9,12 +9,15 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
+from mesh.resilience.limits import share_of
 from mesh.routing.matcher import CompiledTable
 from mesh.routing.table import RouteTable
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState
-from sidecar.config import AccessLog, Direction, HttpFilter, Snapshot
+from sidecar.config import AccessLog, Cluster, Direction, HttpFilter, Snapshot
+from sidecar.descriptors import default_max_connections
 from sidecar.downstream import DownstreamConnection
 from sidecar.errors import SnapshotError
 from sidecar.exchange import seeded_rng
@@ -27,6 +30,7 @@ from sidecar.runtime import HttpRuntime
 from sidecar.stats import ProxyStats
 from sidecar.tcp import TcpConnection
 from sidecar.timers import DeadlineWheel
+from sidecar.worker_share import ALONE, WorkerShare
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +51,30 @@ class HttpSite:
         self.state = runtime.state
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSnapshot:
+    """A snapshot that holds together, compiled; `Plane.commit` puts it in force."""
+
+    snapshot: Snapshot
+    filters: Mapping[tuple[str, str], tuple[Direction, HttpFilter]]
+    tables: Mapping[tuple[str, str], CompiledTable]
+
+
 class Plane:
     """Everything that the connections of one process share."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tasks: asyncio.TaskGroup, spans: SpanSink | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tasks: asyncio.TaskGroup,
+        spans: SpanSink | None = None,
+        workers: WorkerShare = ALONE,
     ) -> None:
         self.loop = loop
         self.tasks = tasks
-        self.worker_count = 1
+        self.worker_count = workers.count
         """Processes that share this configuration's traffic. A limit that holds for the whole proxy is divided by it."""
+        self._line_lock = workers.line_lock
         self.rng: random.Random = seeded_rng()
         self.ids = RequestIds(self.rng)
         self.wheel = DeadlineWheel(loop)
@@ -69,6 +87,10 @@ class Plane:
         self.clusters: dict[str, ClusterState] = {}
         self.connections: set[DownstreamConnection] = set()
         self.tcp_connections: set[TcpConnection] = set()
+        self.undecided = 0
+        """Connections accepted whose protocol is not known yet."""
+        self.max_downstream_connections = default_max_connections()
+        """Connections beyond this many are closed at once, so that there are descriptors left to reach upstreams with."""
         self._sites: dict[tuple[str, str], HttpSite] = {}
         self._tables: dict[int, CompiledTable] = {}
         self._logs: dict[AccessLog, AccessLogWriter] = {}
@@ -79,8 +101,16 @@ class Plane:
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take `snapshot` over, all or nothing. Raises SnapshotError or RouteTableError; the old one then stays in force."""
+        self.commit(self.prepare(snapshot))
+
+    def prepare(self, snapshot: Snapshot) -> PreparedSnapshot:
+        """Check and compile `snapshot`; nothing changes yet. Raises SnapshotError or RouteTableError."""
         filters = _http_filters(snapshot)
-        tables = self._compile(snapshot, filters)
+        return PreparedSnapshot(snapshot, filters, self._compile(snapshot, filters))
+
+    def commit(self, prepared: PreparedSnapshot) -> None:
+        """Put a prepared snapshot in force. Between `prepare` and this no other may have been committed."""
+        snapshot, filters, tables = prepared.snapshot, prepared.filters, prepared.tables
         self._apply_clusters(snapshot)
         self.checker.follow(self.clusters)
         self._tables = {id(table.table): table for table in tables.values()}
@@ -121,7 +151,8 @@ class Plane:
         return compiled
 
     def _apply_clusters(self, snapshot: Snapshot) -> None:
-        for name, config in snapshot.clusters.items():
+        for name, whole in snapshot.clusters.items():
+            config = whole if self.worker_count == 1 else _share_of(whole, self.worker_count)
             state = self.clusters.get(name)
             if state is None:
                 self.clusters[name] = ClusterState(config, self.rng)
@@ -141,7 +172,7 @@ class Plane:
         writer = self._logs.get(config)
         if writer is None:
             try:
-                writer = self._logs[config] = AccessLogWriter(config, self.loop)
+                writer = self._logs[config] = AccessLogWriter(config, self.loop, self._line_lock)
             except OSError as error:
                 logger.error("access log not written", extra={"path": config.path, "error": error.strerror})
                 return None
@@ -156,6 +187,11 @@ class Plane:
         return self._sites[(listener, chain)]
 
     # -- connections
+
+    @property
+    def downstream_open(self) -> int:
+        """Client connections, decided or not."""
+        return len(self.connections) + len(self.tcp_connections) + self.undecided
 
     def on_opened(self, connection: DownstreamConnection) -> None:
         self.connections.add(connection)
@@ -211,6 +247,10 @@ class Plane:
         self.wheel.close()
         for writer in self._logs.values():
             writer.close()
+
+
+def _share_of(cluster: Cluster, worker_count: int) -> Cluster:
+    return replace(cluster, limits=share_of(cluster.limits, worker_count))
 
 
 def chain_key(name: str, index: int) -> str:

@@ -20,8 +20,15 @@ from mesh.net.errors import NetError
 from mesh.net.spawn import Spawn
 from mesh.net.spawn_server import SpawnServer
 
-_IMPORTED_LATER = ("encodings.idna", "shutil")
-"""What a running sidecar would import by itself (for host names, for the ends of processes): shared when it is here before."""
+_IMPORTED_LATER = (
+    "encodings.idna",
+    "mesh.telemetry.otlp_call",
+    "mesh.xds.client",
+    "shutil",
+    "sidecar.control_plane",
+    "sidecar.receiver",
+)
+"""What a running sidecar imports by itself when it needs it (host names, gRPC, the ends of processes): shared when it is here before."""
 
 Main = Callable[[list[str]], int | None]
 

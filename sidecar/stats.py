@@ -163,6 +163,8 @@ class ProxyStats:
 
     downstream_connections_opened: int = 0
     downstream_connections_active: int = 0
+    downstream_refused: int = 0
+    """Connections closed at once because `Plane.max_downstream_connections` were open."""
     malformed: dict[str, int] = field(default_factory=dict)
     """Requests refused by the codec, by `HttpSyntaxError.reason`."""
     loops_refused: int = 0

@@ -121,6 +121,7 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._close()
+        self._upstream = None  # the two hold each other; so neither waits for the collector
 
     def pause_writing(self) -> None:
         if self._upstream is not None and not self._upstream.transport.is_closing():

@@ -1,6 +1,6 @@
 """Circuit breaker limits of a cluster: how much may be in flight before requests are refused at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.resilience.retry import RetryBudget
 
@@ -28,3 +28,21 @@ class CircuitLimits:
 
 
 DEFAULT_LIMITS = CircuitLimits()
+
+
+def share_of(limits: CircuitLimits, worker_count: int) -> CircuitLimits:
+    """The limits of one of `worker_count` (>= 1) processes that share a cluster's traffic: rounded up, so none is 0 that was not."""
+    if worker_count == 1:
+        return limits
+
+    def share(limit: int) -> int:
+        return -(-limit // worker_count)
+
+    budget, per_host = limits.retry_budget, limits.max_connections_per_host
+    return CircuitLimits(
+        max_connections=share(limits.max_connections),
+        max_pending=share(limits.max_pending),
+        max_requests=share(limits.max_requests),
+        retry_budget=replace(budget, min_concurrency=share(budget.min_concurrency)),
+        max_connections_per_host=None if per_host is None else share(per_host),
+    )

@@ -100,6 +100,20 @@ class AdsStatus:
     held: dict[str, int] = field(default_factory=dict)
     """Resources held, by short type name."""
 
+    def counters(self) -> dict[str, int]:
+        """What only grows, for metrics."""
+        return {"streams": self.streams, "acks": self.acks, "nacks": self.nacks}
+
+    def shown(self) -> dict[str, Any]:
+        """Everything, for the admin interface."""
+        return {
+            "is_connected": self.is_connected,
+            **self.counters(),
+            "last_error": self.last_error,
+            "last_nack": self.last_nack,
+            "held": dict(self.held),
+        }
+
 
 class AdsClient:
     """Runs the stream. `run` is owned by a TaskGroup and ends only by cancellation."""

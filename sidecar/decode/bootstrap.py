@@ -4,7 +4,6 @@ Only `static_resources`, `admin` and `node` are understood. An error names the f
 """
 
 import itertools
-from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
@@ -24,7 +23,7 @@ from google.protobuf import json_format
 
 from mesh.xds.errors import DecodeError
 from mesh.xds.message import join, only, socket_address
-from sidecar.config import Snapshot
+from sidecar.config import Bootstrap
 from sidecar.decode.assembly import Resources, make_snapshot
 from sidecar.decode.clusters import decode_cluster
 from sidecar.decode.listeners import decode_listener
@@ -43,18 +42,6 @@ KNOWN_BY_NAME: Final = (
     tls_inspector_pb2,
 )
 """Modules whose messages a file may hold in an Any. Importing them makes the JSON reader know them."""
-MAX_FILE_BYTES: Final = 16 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bootstrap:
-    """What a bootstrap file says."""
-
-    snapshot: Snapshot
-    admin: tuple[str, int] | None = None
-    """Where the admin interface listens; None: nowhere."""
-    node_id: str = ""
-    cluster: str = ""
 
 
 def parse_bootstrap(text: str, name: str) -> Bootstrap:

@@ -32,11 +32,18 @@ def test_identity_and_node_metadata() -> None:
     assert (metadata["PROXY"], metadata["INTERCEPTION_MODE"]) == ("meshwork", "REDIRECT")
 
 
+@pytest.mark.parametrize(("value", "count"), [("", 1), ("1", 1), ("4", 4), ("0", 0)])
+def test_concurrency_is_a_count_of_workers(value: str, count: int) -> None:
+    assert read_environment({**VARIABLES, "MESH_CONCURRENCY": value}).concurrency == count
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"POD_IP": ""}, "POD_IP not set"),
         ({"MESH_DISCOVERY_ADDRESS": "nowhere"}, "want ADDRESS:PORT"),
+        ({"MESH_CONCURRENCY": "-1"}, "MESH_CONCURRENCY is '-1', want 0"),
+        ({"MESH_CONCURRENCY": "65"}, "MESH_CONCURRENCY is '65'"),
         ({"MESH_LABELS": "app=web"}, "MESH_LABELS is not a JSON object"),
     ],
 )

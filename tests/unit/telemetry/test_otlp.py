@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from mesh.telemetry.otlp import CLIENT, SERVER, SpanData, SpanExporter, encode
+from mesh.telemetry.otlp import CLIENT, SERVER, SpanData, SpanExporter
+from mesh.telemetry.otlp_call import encode
 from mesh.telemetry.trace_context import TraceContext
 from sidecar.config import Direction
 from sidecar.records import RequestRecord
