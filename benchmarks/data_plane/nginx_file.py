@@ -16,7 +16,7 @@ def nginx_peer(target: Target, folder: Path) -> str:
 http {{
   {_http(folder, "nginx")}
   client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;
-  variables_hash_max_size 4096;
+  map_hash_max_size 65536; map_hash_bucket_size 128;
   map $http_x_request_id $own_or_new_id {{ "" $request_id; default $http_x_request_id; }}
   {_maps(target)}
   {_upstream("stable", target.stable, target)}
@@ -103,7 +103,7 @@ def _maps(target: Target) -> str:
     entries = [entry for entry in route_entries(target.setup.routes) if entry.kind == "header"]
     if entries:
         lines = " ".join(f"{entry.header} {entry.cluster};" for entry in entries)
-        return f"map_hash_max_size 65536; map_hash_bucket_size 128; map $http_x_route $by_header {{ {lines} }}"
+        return f"map $http_x_route $by_header {{ {lines} }}"
     return f"split_clients $request_id $split {{ {CANARY_PERCENT}% canary; * stable; }}"
 
 

@@ -46,12 +46,12 @@ def run(cases: Sequence[AnyCase], pace: Pace, cores: Sequence[int]) -> dict[str,
     with RunProgress(len(cases)) as progress, SpanSink() as sink:
         runner = Runner(pace=pace, cores=tuple(cores), sink=sink, progress=progress)
         records: dict[str, Record] = {}
-        for _, group in groupby(cases, key=_setup_of):
+        for _, group in groupby(cases, key=setup_of):
             records |= runner.run_group(list(group))
         return records
 
 
-def _setup_of(case: AnyCase) -> Setup | str:
+def setup_of(case: AnyCase) -> Setup | str:
     """Neighbours with equal values share their processes."""
     match case:
         case Case():
@@ -73,7 +73,7 @@ class Runner:
 
     def run_group(self, cases: Sequence[AnyCase]) -> dict[str, Record]:
         """Cases with one set-up."""
-        setup = _setup_of(cases[0])
+        setup = setup_of(cases[0])
         if isinstance(setup, str):
             return {name_of(case): self._guarded(case, partial(self._run_alone, case)) for case in cases}
         records: dict[str, Record] = {}
