@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.data_plane.cases import Case
 from benchmarks.data_plane.peers import Peer, Site
-from benchmarks.data_plane.processes import idle_s
+from benchmarks.data_plane.processes import core_times, others_s
 from benchmarks.data_plane.progress import RunProgress
 from benchmarks.data_plane.wrk import path, run_wrk, script
 
@@ -61,6 +61,8 @@ class Used:
     """Of this program, span sink included."""
     idle_s: float
     """Of all cores in use."""
+    foreign_s: float
+    """Of other programs, and of other virtual machines on these cores."""
 
 
 class Meter:
@@ -69,25 +71,22 @@ class Meter:
     def __init__(self, site: Site, peer: Peer) -> None:
         self._site, self._peer = site, peer
         self._wall_s = time.monotonic()
-        self._idle_s = idle_s(site.placement.all)
+        self._cores, self._others_s = core_times(site.placement.all), others_s()
         self._own_s = time.process_time()
         self._upstream_s = site.upstream.cpu_s()
         self._proxy_s = peer.cpu_s()
 
     def read(self) -> Used:
         """What was used since it was made."""
+        cores = core_times(self._site.placement.all)
         return Used(
             proxy_s=self._peer.cpu_s() - self._proxy_s,
             upstream_s=self._site.upstream.cpu_s() - self._upstream_s,
             own_s=time.process_time() - self._own_s,
-            idle_s=idle_s(self._site.placement.all) - self._idle_s,
+            idle_s=cores.idle_s - self._cores.idle_s,
+            foreign_s=max(0.0, others_s() - self._others_s) + cores.stolen_s - self._cores.stolen_s,
             wall_s=time.monotonic() - self._wall_s,
         )
-
-    def foreign(self, used: Used, load_s: float) -> float:
-        """Cores' worth of CPU time that went to none of the parties: other programs and the kernel on nobody's account."""
-        ours_s = used.proxy_s + used.upstream_s + used.own_s + load_s
-        return max(0.0, len(self._site.placement.all) - (used.idle_s + ours_s) / used.wall_s)
 
 
 def measure_case(
@@ -126,7 +125,7 @@ def _window(site: Site, peer: Peer, case: Case, lua: Path, seconds: int, spans: 
         proxy_busy=used.proxy_s / load.seconds,
         upstream_busy=used.upstream_s / load.seconds,
         load_busy=(load.cpu_s + used.own_s) / load.seconds,
-        foreign_busy=meter.foreign(used, load.cpu_s),
+        foreign_busy=used.foreign_s / used.wall_s,
         rss_mib=peer.rss_mib(),
         spans=sum(spans.get(service, 0) for service in peer.services) - spans_before,
     )

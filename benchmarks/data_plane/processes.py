@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -114,11 +115,48 @@ def _rss_kib(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def idle_s(cores: Collection[int]) -> float:
-    """Idle time of the cores since the machine was started, from /proc/stat. Seconds."""
-    idle = 0
-    for line in Path("/proc/stat").read_text().splitlines():
-        fields = line.split()
-        if fields[0] in {f"cpu{core}" for core in cores}:
-            idle += int(fields[4]) + int(fields[5])
-    return idle / _TICKS_PER_S
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreTimes:
+    """What some cores did not do for us since the machine was started, seconds."""
+
+    idle_s: float
+    stolen_s: float
+    """Taken by other virtual machines."""
+
+
+def core_times(cores: Collection[int], stat: str | None = None) -> CoreTimes:
+    """The sum over `cores`. `stat`: the text of /proc/stat, read when it is not given."""
+    text = Path("/proc/stat").read_text() if stat is None else stat
+    wanted = {f"cpu{core}" for core in cores}
+    rows = [
+        [int(field) / _TICKS_PER_S for field in line.split()[1:]]
+        for line in text.splitlines()
+        if line.split()[0] in wanted
+    ]
+    # user nice system idle iowait irq softirq steal ...: see proc_stat(5)
+    return CoreTimes(idle_s=sum(row[3] + row[4] for row in rows), stolen_s=sum(row[7] for row in rows))
+
+
+def others_s() -> float:
+    """CPU time of all processes that are neither this one nor below it nor the kernel's, with children they have waited for. Seconds."""
+    ticks: dict[int, int] = {}
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended meanwhile
+            parents[int(entry.name)] = int(fields[1])
+            ticks[int(entry.name)] = sum(map(int, fields[11:15]))
+    return sum(used for pid, used in ticks.items() if not is_ours(pid, parents)) / _TICKS_PER_S
+
+
+_KERNEL_PID = 2
+
+
+def is_ours(pid: int, parents: Mapping[int, int]) -> bool:
+    """Whether it is this process or the kernel's, or a descendant of them."""
+    while pid not in (0, os.getpid(), _KERNEL_PID):
+        pid = parents.get(pid, 0)
+    return pid != 0

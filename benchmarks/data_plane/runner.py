@@ -43,6 +43,7 @@ Record = dict[str, Any]
 
 def run(cases: Sequence[AnyCase], pace: Pace, cores: Sequence[int]) -> dict[str, Record]:
     """The record of every case, by its name. A case that fails says why in `failed`."""
+    os.sched_setaffinity(0, place(cores).load)  # before the sink's threads, which inherit it
     with RunProgress(len(cases)) as progress, SpanSink() as sink:
         runner = Runner(pace=pace, cores=tuple(cores), sink=sink, progress=progress)
         records: dict[str, Record] = {}

@@ -1,10 +1,13 @@
 """What load generators report, read."""
 
+import os
+
 import pytest
 
 from benchmarks.data_plane.cases import PacedCase
 from benchmarks.data_plane.measure import WindowError
 from benchmarks.data_plane.paced import parse_log
+from benchmarks.data_plane.processes import core_times, is_ours
 from benchmarks.data_plane.wrk import parse_wrk
 
 pytestmark = pytest.mark.unit
@@ -84,3 +87,17 @@ def test_failed_requests_fail_the_window() -> None:
 def test_an_empty_log_fails_the_window() -> None:
     with pytest.raises(WindowError, match="h2load logged no request"):
         parse_log([], CASE, 3)
+
+
+def test_core_times_are_of_the_cores_asked_for() -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    row = " ".join(str(n * ticks) for n in (10, 1, 5, 50, 2, 3, 4, 6, 0, 0))
+    stat = f"cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 {row}\ncpu1 {row}\ncpu11 {row}\nintr 5\n"
+    times = core_times((0, 1), stat)
+    assert (times.idle_s, times.stolen_s) == (104, 12)
+
+
+def test_descendants_and_the_kernel_are_not_other_programs() -> None:
+    own = os.getpid()
+    parents = {own: 50, 50: 1, 1: 0, own + 1: own, own + 2: own + 1, own + 3: 50, 2: 0, 7: 2}
+    assert {pid for pid in parents if not is_ours(pid, parents)} == {50, 1, own + 3}
