@@ -38,6 +38,8 @@ def data_plane_page(document: Document, pictures: Mapping[str, str]) -> list[str
     parts = [
         "## Data plane",
         document["what"],
+        "`make bench` runs a quick choice of cases, `python -m benchmarks data_plane --full --rounds 5 --seconds 3` all of them in about "
+        "35 minutes, `--only CASE ...` some (`--list` names them). Let the machine be idle meanwhile.",
         f"Machine: {machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
@@ -202,7 +204,11 @@ def _workers(records: Sequence[Document]) -> list[str]:
 
 def _matching(records: Sequence[Document]) -> list[str]:
     rows = [
-        [f"{int(count):,} routes", f"{row['match_us']:,.2f}", f"{row['decode_and_compile_ms']:,.0f}"]
+        [
+            f"{int(count):,} route{'s' if count != '1' else ''}",
+            f"{row['match_us']:,.2f}",
+            f"{row['decode_and_compile_ms']:,.0f}",
+        ]
         for count, row in records[0]["routes"].items()
     ]
     return [table(["", "µs for a match", "ms to decode and compile"], rows)]

@@ -95,6 +95,7 @@ def _body_cases() -> Iterable[Case]:
 CLOSED_LOOP: tuple[Case, ...] = (
     Case(name="heads/repeat", title="heads repeat", request=Request(heads=Heads.REPEAT), is_quick=True),
     Case(name="heads/unique", title="unique heads", is_quick=True),
+    *_body_cases(),
     *(
         Case(
             name=f"connections/{count}",
@@ -104,7 +105,6 @@ CLOSED_LOOP: tuple[Case, ...] = (
         )
         for count in (1, 8, 32, 128, 512)
     ),
-    *_body_cases(),
     Case(name="churn/small", title="a connection per request", request=Request(is_churn=True), is_quick=True),
     Case(name="plain/repeat", title="no features, heads repeat", setup=Setup(features=False), request=Request(heads=Heads.REPEAT)),
     Case(name="plain/unique", title="no features, unique heads", setup=Setup(features=False)),

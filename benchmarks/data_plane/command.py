@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report
 from benchmarks.data_plane.cases import all_cases, name_of, select
@@ -43,15 +44,16 @@ def main(arguments: Sequence[str]) -> int:
     cores = sorted(os.sched_getaffinity(0))
     raise_file_limit()
     facts = {"command": _command(options), **describe(len(cores))}
+    records: dict[str, Any] = {}
     started = time.monotonic()
     try:
-        records = run(cases, Pace(rounds=options.rounds, seconds=options.seconds), cores)
+        run(cases, Pace(rounds=options.rounds, seconds=options.seconds), cores, records)
     finally:
         os.sched_setaffinity(0, cores)
+        merge(options.output / report.DATA_PLANE, facts, records)
     print(f"\n{len(records)} cases in {(time.monotonic() - started) / 60:.1f} min\n")
     for name, record in records.items():
         print("\n".join(headline(name, record)))
-    merge(options.output / report.DATA_PLANE, facts, records)
     report.write(options.output)
     print(f"\nwritten to {options.output}")
     if doubts(records):

@@ -9,6 +9,7 @@ from google.protobuf import json_format
 
 from benchmarks.data_plane.cases import Setup
 from benchmarks.data_plane.envoy_file import route_config
+from benchmarks.data_plane.measure import WindowError
 from benchmarks.data_plane.targets import RouteEntry, Target, route_entries
 from mesh.http.request import RequestHead, parse_request_head
 from mesh.routing.matcher import CompiledTable
@@ -43,7 +44,7 @@ def heads_over(count: int) -> list[RequestHead]:
 
 
 def measure_matching(said: Callable[[str], None]) -> dict[str, dict[str, float]]:
-    """For each size: microseconds for a match (median of several batches) and milliseconds to compile the table."""
+    """For each size: microseconds for a match (median of several batches) and milliseconds to compile the table. Raises WindowError."""
     rows: dict[str, dict[str, float]] = {}
     for count in COUNTS:
         said(f"matching/{count}")
@@ -51,7 +52,8 @@ def measure_matching(said: Callable[[str], None]) -> dict[str, dict[str, float]]
         table = compiled_table(count)
         compile_s = time.perf_counter() - started
         heads = heads_over(count)
-        assert all(table.find(head) is not None for head in heads), f"a request finds no route among {count}"
+        if any(table.find(head) is None for head in heads):
+            raise WindowError(f"matching/{count}: a request finds no route")
         batch = _batch(table, heads)
         times = [_time(table, batch) / len(batch) * 1e6 for _ in range(_REPEATS)]
         rows[str(count)] = {

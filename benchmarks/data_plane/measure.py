@@ -95,14 +95,14 @@ def measure_case(
     """`pace.rounds` windows of every peer, alternating. Raises WindowError."""
     lua = site.folder / "case.lua"
     lua.write_text(script(case.setup, case.request))
+    for name, peer in peers.items():
+        progress.doing(f"{case.name} {name} warms up")
+        run_wrk(peer.port, path(case.request), lua, WARM_UP_S, case.connections, site.placement.load)
     windows: dict[str, list[Window]] = {name: [] for name in peers}
-    for number in range(pace.rounds + 1):
+    for number in range(1, pace.rounds + 1):
         for name, peer in peers.items():
             progress.doing(f"{case.name} {name} round {number}/{pace.rounds}")
-            seconds = pace.seconds if number else WARM_UP_S
-            window = _window(site, peer, case, lua, seconds, spans)
-            if number:  # round 0 warms up
-                windows[name].append(window)
+            windows[name].append(_window(site, peer, case, lua, pace.seconds, spans))
     return windows
 
 

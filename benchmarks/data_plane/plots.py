@@ -42,9 +42,10 @@ def _cpu(row: Mapping[str, Any]) -> float:
     return float(row["cpu_us"])
 
 
-def _bars(axes: Any, cases: Cases, names: Sequence[str], peers: Sequence[str], of: Of, digits: int = 1) -> None:
+def _bars(axes: Any, cases: Cases, names: Sequence[str], peers: Sequence[str], of: Of) -> None:
     """A group of bars for each case, one for each peer, with their values."""
-    width = 0.8 / len(peers)
+    width = 0.84 / len(peers)
+    size = 7.5 if len(names) * len(peers) <= 16 else 6.5
     for at, peer in enumerate(peers):
         have = [
             (number, of(cases[name]["peers"][peer]))
@@ -53,10 +54,21 @@ def _bars(axes: Any, cases: Cases, names: Sequence[str], peers: Sequence[str], o
         ]
         places = [number + (at - (len(peers) - 1) / 2) * width for number, _ in have]
         bars = axes.bar(places, [value for _, value in have], width * 0.94, color=COLOURS[peer], label=LABELS[peer])
-        axes.bar_label(bars, fmt=lambda value: f"{value:,.{digits}f}", fontsize=7.5, padding=1)
+        axes.bar_label(bars, fmt=_short, fontsize=size, padding=1)
     axes.set_xticks(range(len(names)))
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=axes.get_ylim()[1] * 1.06)
     axes.set_xlim(-0.55, len(names) - 0.45)
+
+
+def _short(value: float) -> str:
+    """A figure in few characters: 0.48, 14.8, 1,204"""
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _ratio_bars(axes: Any, cases: Cases, names: Sequence[str], key: str) -> None:
+    """Bars of ratios to Envoy, which is the line at 1."""
+    others = [peer for peer in PEERS if peer != "envoy"]
+    _bars(axes, cases, names, others, lambda row: float(row[key]["envoy"]))
 
 
 def _lines(axes: Any, cases: Cases, names: Sequence[str], of: Of) -> None:
@@ -80,6 +92,14 @@ def _reference(axes: Any, label: str, goal: float | None = None) -> None:
             xytext=(3, -3),
             textcoords="offset points",
         )
+    axes.annotate(
+        "Envoy",
+        (1.0, 1.0),
+        xycoords=("axes fraction", "data"),
+        fontsize=7.5,
+        xytext=(3, -3),
+        textcoords="offset points",
+    )
     axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], 1.15))
     axes.set_ylabel(label)
 
@@ -92,10 +112,13 @@ def _finish(figure: Any, axes: Sequence[Any], title: str, path: Path) -> bool:
         one.set_axisbelow(True)
         for side in ("top", "right"):
             one.spines[side].set_visible(False)
+        one.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False, fontsize=8.5)
-    figure.tight_layout(rect=(0, 0, 1, 0.95))
+    figure.suptitle(title, fontsize=11, x=0.01, y=0.99, ha="left", va="top")
+    figure.legend(
+        handles, labels, loc="upper right", bbox_to_anchor=(0.995, 1.0), ncols=len(labels), frameon=False, fontsize=8.5
+    )
+    figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
     return True
@@ -104,7 +127,7 @@ def _finish(figure: Any, axes: Sequence[Any], title: str, path: Path) -> bool:
 def _panels(count: int, ratios: Sequence[float], height: float = 5.2) -> tuple[Any, Any]:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(count, 1, figsize=(9, height), height_ratios=ratios, sharex=True)
+    figure, axes = pyplot.subplots(count, 1, figsize=(10, height), height_ratios=ratios, sharex=True)
     return figure, axes
 
 
@@ -135,7 +158,7 @@ def _draw_cpu(cases: Cases, path: Path) -> bool:
     figure, (top, bottom) = _panels(2, (2.2, 1))
     _bars(top, cases, names, PEERS, _cpu)
     top.set_ylabel("µs of CPU per request")
-    _bars(bottom, cases, names, PEERS, lambda row: float(row["cpu_ratio"]["envoy"]), digits=2)
+    _ratio_bars(bottom, cases, names, "cpu_ratio")
     _reference(bottom, "× Envoy", _CPU_GOAL)
     bottom.set_xticks(range(len(names)), [_SHORT[name] for name in names], fontsize=8.5)
     return _finish(figure, (top, bottom), "CPU of the proxy per request, 61-byte body (less is better)", path)
@@ -163,12 +186,20 @@ def _draw_bodies(cases: Cases, path: Path) -> bool:
     if not names:
         return False
     figure, (top, bottom) = _panels(2, (1.2, 1))
-    _bars(top, cases, names, PEERS, lambda row: float(row["rate_ratio"]["envoy"]), digits=2)
-    _reference(top, "throughput × Envoy (more is better)")
-    _bars(bottom, cases, names, PEERS, lambda row: float(row["cpu_ratio"]["envoy"]), digits=2)
-    _reference(bottom, "CPU × Envoy (less is better)")
-    bottom.set_xticks(range(len(names)), [name.replace("/", "\n") for name in names], fontsize=8.5)
+    _ratio_bars(top, cases, names, "rate_ratio")
+    _reference(top, "throughput × Envoy")
+    top.set_title("throughput: more is better", fontsize=9, loc="left")
+    _ratio_bars(bottom, cases, names, "cpu_ratio")
+    _reference(bottom, "CPU × Envoy")
+    bottom.set_title("CPU per request: less is better", fontsize=9, loc="left")
+    bottom.set_xticks(range(len(names)), [_body_label(name) for name in names], fontsize=8.5)
     return _finish(figure, (top, bottom), "Bodies both ways, all features", path)
+
+
+def _body_label(name: str) -> str:
+    """download/64KB -> two lines"""
+    way, _, size = name.partition("/")
+    return f"{way}\n{size.replace('KB', ' KB').replace('MB', ' MB').replace('61B', '61 B')}"
 
 
 def _draw_routes(cases: Cases, path: Path) -> bool:
@@ -178,7 +209,7 @@ def _draw_routes(cases: Cases, path: Path) -> bool:
     figure, (top, bottom) = _panels(2, (2, 1))
     _bars(top, cases, names, PEERS, _cpu)
     top.set_ylabel("µs of CPU per request")
-    _bars(bottom, cases, names, PEERS, lambda row: float(row["cpu_ratio"]["envoy"]), digits=2)
+    _ratio_bars(bottom, cases, names, "cpu_ratio")
     _reference(bottom, "× Envoy")
     bottom.set_xticks(range(len(names)), [cases[name]["title"] for name in names])
     return _finish(figure, (top, bottom), "Requests spread over tables of routes (less is better)", path)
@@ -194,7 +225,7 @@ def _draw_latency(cases: Cases, path: Path) -> bool:
     keys = (("added_p50_us", "p50"), ("added_p99_us", "p99"), ("added_p999_us", "p99.9"))
     turned = {label: {"peers": {peer: {"us": rows[peer][key]} for peer in PEERS}} for key, label in keys}
     figure, axes = pyplot.subplots(figsize=(9, 3.8))
-    _bars(axes, turned, list(turned), PEERS, lambda row: float(row["us"]), digits=0)
+    _bars(axes, turned, list(turned), PEERS, lambda row: float(row["us"]))
     axes.set_xticks(range(len(turned)), list(turned))
     axes.set_ylabel("µs more than without a proxy")
     direct = rows["direct"]

@@ -1,6 +1,8 @@
 """Runs cases one after the other; each becomes a record of the results, also when it fails."""
 
 import os
+import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,23 +35,24 @@ from benchmarks.data_plane.spans import SpanSink
 from benchmarks.data_plane.summary import summarise, summarise_memory, summarise_paced
 from benchmarks.data_plane.tables import brief
 from benchmarks.data_plane.workers import SETUP, has_concurrency, machine_limit, measure_workers, summarise_workers
+from mesh.errors import MeshError
 
 _MEMORY_LOAD_S = 4
 _PACED_SECONDS_MORE = 1
 """Latency windows are longer: their p99.9 needs thousands of requests."""
-_FAILURES = (WindowError, RuntimeError, OSError)
+_FAILURES = (WindowError, MeshError, RuntimeError, OSError, subprocess.SubprocessError)
+_FOLDER = re.compile(r"\S*/mesh-bench-[^/\s]*/")
+"""Of the run's files: results name no place of this machine."""
 Record = dict[str, Any]
 
 
-def run(cases: Sequence[AnyCase], pace: Pace, cores: Sequence[int]) -> dict[str, Record]:
-    """The record of every case, by its name. A case that fails says why in `failed`."""
+def run(cases: Sequence[AnyCase], pace: Pace, cores: Sequence[int], records: dict[str, Record]) -> None:
+    """Puts the record of every case into `records`, by its name, as soon as it is known. A case that fails says why in `failed`."""
     os.sched_setaffinity(0, place(cores).load)  # before the sink's threads, which inherit it
     with RunProgress(len(cases)) as progress, SpanSink() as sink:
         runner = Runner(pace=pace, cores=tuple(cores), sink=sink, progress=progress)
-        records: dict[str, Record] = {}
         for _, group in groupby(cases, key=setup_of):
             records |= runner.run_group(list(group))
-        return records
 
 
 def setup_of(case: AnyCase) -> Setup | str:
@@ -108,7 +111,7 @@ class Runner:
 
     def _failed(self, case: AnyCase, exc: Exception) -> Record:
         self.progress.done(f"{name_of(case)}: FAILED: {exc}")
-        return {"failed": str(exc)}
+        return {"failed": " ".join(_FOLDER.sub("", str(exc)).split())}
 
     def _run_beside(self, site: Site, peers: Mapping[str, Peer], case: AnyCase) -> Record:
         """A case on processes that run already."""

@@ -11,6 +11,7 @@ from benchmarks.data_plane.cases import Heads, Request, Setup
 from benchmarks.data_plane.processes import on_cores
 from benchmarks.data_plane.targets import RouteEntry, cluster_name, route_entries
 
+_PATIENCE_S = 60
 _HEADERS = """
 wrk.headers["accept"] = "application/json"
 wrk.headers["accept-encoding"] = "gzip, deflate"
@@ -102,7 +103,7 @@ def run_wrk(port: int, where: str, lua: Path, seconds: int, connections: int, co
     command = [*on_cores(cores), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
     command += ["-s", str(lua), f"http://127.0.0.1:{port}{where}"]
     before = _children_cpu_s()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + _PATIENCE_S)
     if done.returncode:
         raise RuntimeError(f"wrk: {done.stderr or done.stdout}")
     return parse_wrk(done.stdout, _children_cpu_s() - before)
