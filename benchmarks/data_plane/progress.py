@@ -15,7 +15,9 @@ class RunProgress:
         self._bar: Progress | None = None
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
+            self._bar = Progress(
+                *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console, refresh_per_second=2
+            )
             self._task = self._bar.add_task("starting", total=steps)
 
     def __enter__(self) -> "RunProgress":
