@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from benchmarks.data_plane.cases import (
     Setup,
     name_of,
 )
-from benchmarks.data_plane.machine import Placement, place, place_workers
+from benchmarks.data_plane.machine import ROOT, Placement, place, place_workers
 from benchmarks.data_plane.matching import measure_matching
 from benchmarks.data_plane.measure import Pace, WindowError, measure_case
 from benchmarks.data_plane.memory import measure_memory
@@ -43,6 +44,7 @@ _PACED_SECONDS_MORE = 1
 _FAILURES = (WindowError, MeshError, RuntimeError, OSError, subprocess.SubprocessError)
 _FOLDER = re.compile(r"\S*/mesh-bench-[^/\s]*/")
 """Of the run's files: results name no place of this machine."""
+_FAILURE_CHARS = 600
 Record = dict[str, Any]
 
 
@@ -111,7 +113,8 @@ class Runner:
 
     def _failed(self, case: AnyCase, exc: Exception) -> Record:
         self.progress.done(f"{name_of(case)}: FAILED: {exc}")
-        return {"failed": " ".join(_FOLDER.sub("", str(exc)).split())}
+        text = _FOLDER.sub("", str(exc)).replace(f"{ROOT}/", "")
+        return {"failed": textwrap.shorten(text, _FAILURE_CHARS)}
 
     def _run_beside(self, site: Site, peers: Mapping[str, Peer], case: AnyCase) -> Record:
         """A case on processes that run already."""
