@@ -47,7 +47,7 @@ def test_only_takes_groups_and_cases() -> None:
 
 
 def test_unknown_case_is_refused_with_the_groups_there_are() -> None:
-    with pytest.raises(ValueError, match=r'no case called "head": want a group \(heads, connections'):
+    with pytest.raises(ValueError, match=r'no case called "head": want a group \(heads, download'):
         select(["head"], is_full=False)
 
 
