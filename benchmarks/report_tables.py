@@ -45,7 +45,8 @@ def data_plane_page(document: Document, pictures: Mapping[str, str]) -> list[str
         + ".",
         "The proxies have a core to themselves; upstream (nginx) and load generator share another, or have one each where there are "
         "more. `busy` counts cores' worth of CPU time in the window: proxy, upstream, load generator; a party at its limit is named. "
-        "When that is not the proxy, requests per second say little about it and CPU per request everything.",
+        "When that is not the proxy, requests per second say little about it and CPU per request everything. Cases with one set-up share "
+        "processes, so resident memory includes what the cases before left.",
         *([f"**{doubts(document['cases'])}**"] if doubts(document["cases"]) else []),
         "### Goals",
         _goals(document["cases"]),
@@ -177,7 +178,8 @@ def _memory(records: Sequence[Document]) -> list[str]:
     ]
     return [
         table(head, rows),
-        "Each cluster has three endpoints, a virtual host and a route, and served requests in the load.",
+        "Each cluster has three endpoints, a virtual host and a route, and served requests in the load. HAProxy and nginx are left out: "
+        "they know backends, not clusters with outlier detection, retry policies and statistics each.",
     ]
 
 

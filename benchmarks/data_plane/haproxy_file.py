@@ -34,13 +34,13 @@ defaults
   timeout client 60s
   timeout server 15s
 {retries if is_resilient or target.setup.routes else "  retries 0"}
-  option forwardfor
   http-reuse always
   balance {"leastconn" if is_resilient else "roundrobin"}
 frontend bench
   bind 127.0.0.1:{target.listen}
   unique-id-format %[uuid()]
   http-request set-header x-request-id %[unique-id] unless {{ req.hdr(x-request-id) -m found }}
+  http-request set-header x-forwarded-proto http
 {_rules(target, folder)}
 backend stable
 {_servers(target.stable, is_resilient)}

@@ -25,7 +25,6 @@ http {{
   proxy_set_header Connection "";
   proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-Proto http;
-  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
   proxy_set_header X-Request-Id $own_or_new_id;
   {_retries(target)}
   proxy_read_timeout 15s;

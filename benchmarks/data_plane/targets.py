@@ -10,16 +10,16 @@ TRACED_PERCENT = 1
 CLUSTERS = ("stable", "canary")
 
 DIFFERENCES = {
-    "meshwork": "All of it; the file is Envoy's. Also counts Istio's metrics per route and endpoint. Request ids made.",
-    "envoy": "All of it; one worker, default statistics, no access log. Request ids made. Routes are tried in order.",
-    "haproxy": "Split by a random number; retries by status and connection failure; least connections; passive health by observed "
-    "errors; statistics per backend and server. No traces: 2.6 in Debian exports no OTLP. Request ids made. 1,000 and 10,000 "
-    "routes are map files (trees).",
-    "nginx": "Split by a hash of the request id; next upstream on error; least connections; passive health by failures. No "
-    "statistics per route, and no traces: nginx-light has no OpenTelemetry module. Request ids made. Routes are locations (a tree) "
-    "and a map (a hash).",
+    "meshwork": "All of it; the file is Envoy's. Also counts Istio's metrics per route and endpoint.",
+    "envoy": "All of it; one worker, default statistics, no access log. Routes are tried in order.",
+    "haproxy": "Split by a random number; retries by status and connection failure; least connections; passive health by "
+    "observed errors; statistics per backend and server; default buffers, no splicing. No traces: 2.6 in Debian exports no "
+    "OTLP. Routes are map files (trees and hashes).",
+    "nginx": "Split by a hash of the request id; next upstream on error; least connections; passive health by failures; "
+    "default buffers, uploads not stored first. No statistics per route, and no traces: nginx-light has no OpenTelemetry "
+    "module. Routes are locations (a tree) and a map (a hash).",
 }
-"""What is not alike, for people."""
+"""What is not alike, for people. All of them make a request id when there is none, and set x-forwarded-proto."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def test_requests_go_through_two_hops_and_their_cost_is_seen(site: Site) -> None
         assert len(peer.processes) == 2
         assert 0 < used.proxy_s < used.wall_s * 2
         assert used.upstream_s > 0
-        assert sum(peer.cpu_s_by_thread().values()) == pytest.approx(peer.cpu_s(), abs=0.05)
+        assert 0 < sum(peer.cpu_s_by_thread().values()) <= peer.cpu_s() + 0.1
         assert 20 < peer.rss_mib() < 400
     assert not any(process.is_running for process in peer.processes)
 
