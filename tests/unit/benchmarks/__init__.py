@@ -1,0 +1,1 @@
+"""The benchmarks' pure parts: cases, configurations, parsing, summaries, goals, pages."""
