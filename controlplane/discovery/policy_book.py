@@ -11,7 +11,8 @@ from mesh.routing.table import Provenance
 from policies.destination_rule import compile_destination_rule
 from policies.errors import Problems
 from policies.registry import Registry
-from policies.values import CompiledDestinationRule, CompiledVirtualService, Visibility
+from policies.traffic import CompiledDestinationRule
+from policies.values import CompiledVirtualService, Visibility
 from policies.virtual_service import compile_virtual_service
 
 Compiled = TypeVar("Compiled", CompiledVirtualService, CompiledDestinationRule)
@@ -46,6 +47,8 @@ class PoliciesInForce:
     destination_rules: Mapping[str, tuple[CompiledDestinationRule, ...]] = field(default_factory=dict)
     """host -> rules; no two are visible in the same namespace."""
     verdicts: Mapping[PolicyId, Verdict] = field(default_factory=dict)
+    asked_place: frozenset[str] | None = None
+    """Labels of clients that decide about localities; None when no rule asks where a client is."""
 
     def rule_for(self, host: str, namespace: str) -> CompiledDestinationRule | None:
         """The DestinationRule that proxies of `namespace` use for `host`."""
@@ -155,7 +158,20 @@ class PolicyBook:
             virtual_services=tuple(service for service in routes.in_force if service.is_for_sidecars),
             destination_rules=by_host,
             verdicts={**rules.verdicts, **routes.verdicts},
+            asked_place=_asked_place(rules.in_force),
         )
+
+
+def _asked_place(rules: Iterable[CompiledDestinationRule]) -> frozenset[str] | None:
+    asking = [
+        settings.active_locality
+        for rule in rules
+        for settings in rule.all_settings()
+        if settings.active_locality is not None
+    ]
+    if not asking:
+        return None
+    return frozenset(key for locality in asking for key, value in locality.priority_labels if not value)
 
 
 def _invalid(generation: int, problems: Problems, last: int | None) -> Verdict:

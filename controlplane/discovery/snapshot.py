@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from controlplane.discovery.build_listeners import InboundPort
 from controlplane.discovery.errors import SnapshotError
 from controlplane.discovery.facts import Labels, ObjectKey
+from controlplane.discovery.localities import ANYWHERE, Place
 from controlplane.discovery.resources import CDS, EDS, IN_ORDER, LDS, RDS, Table
 
 
@@ -20,6 +21,8 @@ class Scope:
     """INTERCEPTION_MODE is REDIRECT."""
     inbound: tuple[InboundPort, ...] = ()
     """Its own ports, sorted."""
+    place: Place = ANYWHERE
+    """Where it is, if some policy asks."""
 
 
 Tables = Mapping[str, Table]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.discovery.facts import EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts
+from controlplane.discovery.localities import NOWHERE, Locality
 from mesh.api.networking import DestinationRule, VirtualService
 
 
@@ -38,6 +39,8 @@ class World:
         self.pods: dict[ObjectKey, PodFacts] = {}
         self.virtual_services: dict[ObjectKey, VirtualService] = {}
         self.destination_rules: dict[ObjectKey, DestinationRule] = {}
+        self.localities: dict[str, Locality] = {}
+        """node -> where it is; nodes that do not tell are left out."""
         self.dirty = Dirty()
         self._slices: dict[ObjectKey, SliceFacts] = {}
         self._slices_of: dict[ObjectKey, set[ObjectKey]] = {}
@@ -101,6 +104,18 @@ class World:
         if facts is None:
             self._services_of_pod.pop(key, None)
 
+    def put_node(self, name: str, locality: Locality | None) -> None:
+        """Add, replace or (None) remove a node. Only its place touches anything."""
+        new = locality or NOWHERE
+        if self.localities.get(name, NOWHERE) == new:
+            return
+        if new == NOWHERE:
+            del self.localities[name]
+        else:
+            self.localities[name] = new
+        self.dirty.is_structural = True
+        self.dirty.endpoints_of |= self.services.keys()
+
     def put_virtual_service(self, key: ObjectKey, policy: VirtualService | None) -> None:
         """Add, replace or (None) remove a VirtualService. Changes of the status touch nothing."""
         old = self.virtual_services.get(key)
@@ -119,13 +134,20 @@ class World:
             self.destination_rules[key] = policy
         self.dirty.is_structural |= not _same_policy(old, policy)
 
-    def endpoints(self, service: ObjectKey) -> Iterator[tuple[EndpointFacts, PodFacts | None]]:
-        """The service's usable endpoints with their pods, in no particular order; pods on their way out are left out."""
+    def endpoints(self, service: ObjectKey) -> Iterator[tuple[EndpointFacts, PodFacts | None, Locality]]:
+        """The service's usable endpoints with their pods and places, in no particular order; pods on their way out are left out."""
         for key in self._slices_of.get(service, ()):
             for endpoint in self._slices[key].endpoints:
                 pod = self.pods.get(endpoint.pod) if endpoint.pod is not None else None
                 if pod is None or not pod.is_terminating:
-                    yield endpoint, pod
+                    yield endpoint, pod, self._place_of(endpoint, pod)
+
+    def _place_of(self, endpoint: EndpointFacts, pod: PodFacts | None) -> Locality:
+        node = pod.node if pod is not None and pod.node else endpoint.node
+        found = self.localities.get(node)
+        if found is not None:
+            return found
+        return Locality(zone=endpoint.zone) if endpoint.zone else NOWHERE
 
     def services_by_namespace(self) -> Mapping[str, list[ServiceFacts]]:
         """Every service, grouped."""

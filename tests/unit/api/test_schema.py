@@ -72,7 +72,7 @@ def test_every_builtin_kind_has_a_schema_that_knows_metadata(resource: Resource)
         (HOST_IMAGES, {"spec": {"match": ["demo:*"], "command": ["python3"]}}, []),
         (HOST_IMAGES, {"spec": {"match": []}}, [("spec.match", INVALID)]),
         (HOST_IMAGES, {"spec": {}}, [("spec.match", REQUIRED)]),
-        (VIRTUAL_SERVICES, {"spec": {"hosts": ["a"], "http": [{"fault": {}}]}}, [("spec.http[0].fault", UNKNOWN)]),
+        (VIRTUAL_SERVICES, {"spec": {"hosts": ["a"], "http": [{"faults": {}}]}}, [("spec.http[0].faults", UNKNOWN)]),
         (VIRTUAL_SERVICES, {"spec": {"hosts": ["a"], "http": [{"timeout": "5"}]}}, [("spec.http[0].timeout", INVALID)]),
         (DESTINATION_RULES, {"spec": {"host": "a", "subsets": [{"name": "x"}] * 2}}, [("spec.subsets[1]", DUPLICATE)]),
         (

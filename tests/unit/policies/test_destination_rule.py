@@ -11,7 +11,7 @@ from policies.durations import parse_duration
 from policies.errors import DurationError, Problems
 from policies.regexes import regex_problem
 from policies.registry import Registry
-from policies.values import CompiledDestinationRule, LoadBalancing
+from policies.traffic import CompiledDestinationRule, LoadBalancing
 
 pytestmark = pytest.mark.unit
 
