@@ -18,7 +18,7 @@ from controlplane.discovery.endpoint_tables import EndpointTables
 from controlplane.discovery.facts import Labels, ObjectKey, PodFacts, Protocol, ServiceFacts
 from controlplane.discovery.localities import ANYWHERE, NOWHERE, Place
 from controlplane.discovery.memo import Memo
-from controlplane.discovery.policy_book import PoliciesInForce, PolicyBook
+from controlplane.discovery.policy_book import Policies, PoliciesInForce, PolicyBook
 from controlplane.discovery.resources import CDS, EDS, LDS, RDS, Resource, Table, same_or_new
 from controlplane.discovery.snapshot import Scope, Snapshot, Tables, check_references
 from controlplane.discovery.world import Dirty, World
@@ -64,9 +64,12 @@ class Builder:
     def settle_policies(self) -> None:
         """Compile the policies as they are now. Needed before `scope_of` and `build` when something structural changed."""
         world = self._world
-        self.policies = self._book.settle(
-            world.virtual_services, world.destination_rules, tuple(world.services.values()), world.domain
+        policies = Policies(
+            virtual_services=world.virtual_services,
+            destination_rules=world.destination_rules,
+            http_routes=world.http_routes,
         )
+        self.policies = self._book.settle(policies, tuple(world.services.values()), world.domain)
 
     def scope_of(
         self, namespace: str, labels: Mapping[str, str], pod: PodFacts | None, *, intercepts: bool, node: str = ""

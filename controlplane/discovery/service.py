@@ -20,12 +20,14 @@ from controlplane.discovery.system_services import ensure_system_services
 from controlplane.discovery.world import World
 from mesh.api.core import Node, Service
 from mesh.api.discovery import EndpointSlice
+from mesh.api.gateway import HttpRoute
 from mesh.api.meta import ObjectView
 from mesh.api.networking import DestinationRule, VirtualService
 from mesh.api.pod import Pod
 from mesh.api.resources import (
     DESTINATION_RULES,
     ENDPOINT_SLICES,
+    HTTP_ROUTES,
     NODES,
     PODS,
     SERVICES,
@@ -92,6 +94,7 @@ class Discovery:
             self._informer(NODES, Node.of, lambda k, v: world.put_node(k[1], node_locality(v) if v else None)),
             self._informer(VIRTUAL_SERVICES, VirtualService.of, world.put_virtual_service),
             self._informer(DESTINATION_RULES, DestinationRule.of, world.put_destination_rule),
+            self._informer(HTTP_ROUTES, HttpRoute.of, world.put_http_route),
         )
 
     def _informer(

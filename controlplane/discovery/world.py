@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 from controlplane.discovery.facts import EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts
 from controlplane.discovery.localities import NOWHERE, Locality
+from mesh.api.gateway import HttpRoute
 from mesh.api.networking import DestinationRule, VirtualService
+
+_Policy = VirtualService | DestinationRule | HttpRoute
 
 
 @dataclass(slots=True)
@@ -15,7 +18,7 @@ class Dirty:
     is_structural: bool = False
     """Services, DestinationRules or pods' labels: anything may have to be built again."""
     has_new_routes: bool = False
-    """VirtualServices: only routes have to be built again."""
+    """VirtualServices or HTTPRoutes: only routes have to be built again."""
     endpoints_of: set[ObjectKey] = field(default_factory=set)
     """Services whose endpoints changed."""
     has_removals: bool = False
@@ -39,6 +42,7 @@ class World:
         self.pods: dict[ObjectKey, PodFacts] = {}
         self.virtual_services: dict[ObjectKey, VirtualService] = {}
         self.destination_rules: dict[ObjectKey, DestinationRule] = {}
+        self.http_routes: dict[ObjectKey, HttpRoute] = {}
         self.localities: dict[str, Locality] = {}
         """node -> where it is; nodes that do not tell are left out."""
         self.dirty = Dirty()
@@ -125,6 +129,15 @@ class World:
             self.virtual_services[key] = policy
         self.dirty.has_new_routes |= not _same_policy(old, policy)
 
+    def put_http_route(self, key: ObjectKey, policy: HttpRoute | None) -> None:
+        """Add, replace or (None) remove an HTTPRoute. Changes of the status touch nothing."""
+        old = self.http_routes.get(key)
+        if policy is None:
+            self.http_routes.pop(key, None)
+        else:
+            self.http_routes[key] = policy
+        self.dirty.has_new_routes |= not _same_policy(old, policy)
+
     def put_destination_rule(self, key: ObjectKey, policy: DestinationRule | None) -> None:
         """Add, replace or (None) remove a DestinationRule. Changes of the status touch nothing."""
         old = self.destination_rules.get(key)
@@ -167,7 +180,7 @@ def _scope_part(pod: PodFacts | None) -> object:
     return (pod.labels, pod.container_ports) if pod is not None else None
 
 
-def _same_policy(old: VirtualService | DestinationRule | None, new: VirtualService | DestinationRule | None) -> bool:
+def _same_policy(old: _Policy | None, new: _Policy | None) -> bool:
     if old is None or new is None:
         return old is new
     same_meta = (

@@ -138,6 +138,16 @@ DESTINATION_RULES = Resource(
     short_names=("dr",),
     subresources=("status",),
 )
+HTTP_ROUTES = Resource(
+    group="gateway.networking.k8s.io",
+    version="v1",
+    plural="httproutes",
+    kind="HTTPRoute",
+    is_namespaced=True,
+    singular="httproute",
+    categories=("gateway-api",),
+    subresources=("status",),
+)
 
 BUILTIN: tuple[Resource, ...] = (
     NAMESPACES,
@@ -158,6 +168,7 @@ BUILTIN: tuple[Resource, ...] = (
     HOST_IMAGES,
     VIRTUAL_SERVICES,
     DESTINATION_RULES,
+    HTTP_ROUTES,
 )
 """Every kind the API server knows without a CustomResourceDefinition."""
 

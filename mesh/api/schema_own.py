@@ -4,8 +4,9 @@ They name exactly the fields that are carried out (or refused with a reason of t
 typed views in `mesh.api.node`, `mesh.api.networking` and `mesh.api.gateway`.
 """
 
-from mesh.api.resources import DESTINATION_RULES, HOST_IMAGES, VIRTUAL_SERVICES, Json
+from mesh.api.resources import DESTINATION_RULES, HOST_IMAGES, HTTP_ROUTES, VIRTUAL_SERVICES, Json
 from mesh.api.schema_build import TEXTS, list_of, object_of, text
+from mesh.api.schema_gateway import HTTP_ROUTE
 from mesh.api.schema_networking import DESTINATION_RULE, VIRTUAL_SERVICE
 
 _ENV = object_of("A plain environment variable.", ("name",), name=text("Name."), value=text("Value."))
@@ -29,5 +30,6 @@ OWN_SCHEMAS: dict[tuple[str, str], Json] = {
     HOST_IMAGES.key: _HOST_IMAGE,
     VIRTUAL_SERVICES.key: VIRTUAL_SERVICE,
     DESTINATION_RULES.key: DESTINATION_RULE,
+    HTTP_ROUTES.key: HTTP_ROUTE,
 }
 """(group, plural) -> openAPIV3Schema; metadata, apiVersion and kind are implied."""

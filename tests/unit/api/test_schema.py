@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from mesh.api.errors import DUPLICATE, INVALID, NOT_SUPPORTED, REQUIRED, TYPE_INVALID, UNKNOWN, SchemaError
+from mesh.api.gateway import HttpRoute
 from mesh.api.meta import View
 from mesh.api.networking import DestinationRule, VirtualService
 from mesh.api.node import HostImage
@@ -15,6 +16,7 @@ from mesh.api.resources import (
     DESTINATION_RULES,
     ENDPOINT_SLICES,
     HOST_IMAGES,
+    HTTP_ROUTES,
     NAMESPACES,
     PODS,
     SECRETS,
@@ -235,7 +237,12 @@ def _compare(view: type[View], schema: Json, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("resource", "view"),
-    [(HOST_IMAGES, HostImage), (VIRTUAL_SERVICES, VirtualService), (DESTINATION_RULES, DestinationRule)],
+    [
+        (HOST_IMAGES, HostImage),
+        (VIRTUAL_SERVICES, VirtualService),
+        (DESTINATION_RULES, DestinationRule),
+        (HTTP_ROUTES, HttpRoute),
+    ],
 )
 def test_own_schemas_name_exactly_the_fields_of_the_views(resource: Resource, view: type[View]) -> None:
     _compare(view, OWN_SCHEMAS[resource.key], "")
