@@ -182,11 +182,12 @@ def retry_policy(retry: Retry) -> Any:
 def redirect_action(redirect: RedirectTo, port: int) -> Any:
     """RedirectAction, for requests that address `port`."""
     built = route_components_pb2.RedirectAction(
-        scheme_redirect=redirect.scheme,
         host_redirect=redirect.host,
         port_redirect=_redirect_port(redirect, port),
         response_code=_REDIRECT_CODES[redirect.status],
     )
+    if redirect.scheme:
+        built.scheme_redirect = redirect.scheme
     if redirect.regex is not None:
         set_regex(built.regex_rewrite, redirect.regex)
     elif redirect.prefix:
