@@ -175,16 +175,15 @@ class CompiledDestinationRule:
     subsets: Mapping[str, CompiledSubset] = field(default_factory=dict)
     visibility: Visibility = EVERYWHERE
     provenance: Provenance
+    asks_for_place: bool = field(init=False, compare=False, default=False)
+    """Where a client is matters to one of the clusters."""
+    asks_for_key: bool = field(init=False, compare=False, default=False)
+    """One of the clusters goes by a key of the request."""
 
-    @property
-    def asks_for_place(self) -> bool:
-        """Where a client is matters to one of the clusters."""
-        return any(settings.active_locality is not None for settings in self.all_settings())
-
-    @property
-    def asks_for_key(self) -> bool:
-        """One of the clusters goes by a key of the request."""
-        return any(settings.hash_key is not None for settings in self.all_settings())
+    def __post_init__(self) -> None:
+        settings = tuple(self.all_settings())
+        object.__setattr__(self, "asks_for_place", any(s.active_locality is not None for s in settings))
+        object.__setattr__(self, "asks_for_key", any(s.hash_key is not None for s in settings))
 
     def all_settings(self) -> Iterator[TrafficSettings]:
         """Those of the host, its ports, its subsets and their ports."""

@@ -60,7 +60,7 @@ NO_LIMITS = TcpLimits()
 
 def tcp_limits(rule: CompiledDestinationRule | None, port: PortFacts) -> TcpLimits:
     """What `rule` says about connections to a port that are not HTTP."""
-    if rule is None or port.protocol is Protocol.HTTP:
+    if rule is None:
         return NO_LIMITS
     settings = rule.settings_for(port.number)
     return TcpLimits(settings.tcp_idle_timeout_s, settings.max_connection_duration_s)
@@ -68,10 +68,8 @@ def tcp_limits(rule: CompiledDestinationRule | None, port: PortFacts) -> TcpLimi
 
 def service_listener(
     service: ServiceFacts, port: PortFacts, settings: MeshSettings, limits: TcpLimits = NO_LIMITS
-) -> Resource | None:
-    """`CLUSTERIP_PORT` for a port that is TCP or not declared; None for HTTP ports and services without address."""
-    if port.protocol is Protocol.HTTP or not service.cluster_ip:
-        return None
+) -> Resource:
+    """`CLUSTERIP_PORT`, for a port that is TCP or not declared, of a service with an address."""
     name = f"{service.cluster_ip}_{port.number}"
     cluster = outbound_name(service.host, port.number)
     references = {cluster}

@@ -234,14 +234,14 @@ class Builder:
             for port in service.ports:
                 if port.protocol is not Protocol.TCP:
                     http_ports.add(port.number)
+                if port.protocol is Protocol.HTTP or not service.cluster_ip:
+                    continue
                 limits = build_listeners.tcp_limits(view.rules.get(service.host), port)
-                listener = self._memo.get(
+                yield self._memo.get(
                     ("listener", service.host, port.number, limits),
                     (service, port),
                     partial(build_listeners.service_listener, service, port, settings, limits),
                 )
-                if listener is not None:
-                    yield listener
         for number in sorted(http_ports):
             yield self._memo.get(
                 ("http listener", number),

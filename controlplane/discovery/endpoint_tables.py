@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from controlplane.discovery import build_endpoints
 from controlplane.discovery.facts import ObjectKey, ServiceFacts
-from controlplane.discovery.localities import ANYWHERE, Place
+from controlplane.discovery.localities import Place
 from controlplane.discovery.resources import Resource
 from controlplane.discovery.world import World
 from policies.traffic import CompiledDestinationRule
 
 Rules = Mapping[str, CompiledDestinationRule]
 """host -> the rule that some clients use for it."""
-_Variant = tuple[ObjectKey, str, Place]
+_Variant = tuple[ObjectKey, str, Place | None]
 """(service, key of its rule or "", the clients' place where it matters)."""
 
 
@@ -45,8 +45,9 @@ class EndpointTables:
             self._pods.pop(key, None)
             for variant in [v for v in self._assignments if v[0] == key]:
                 del self._assignments[variant]
-        known = tuple(clients)
-        used = {_variant(s, rules.get(s.host), place) for s in services.values() for rules, place in known}
+        used: set[_Variant] = set()
+        for rules, place in clients:
+            used |= {_variant(service, rules.get(service.host), place) for service in services.values()}
         for unused in self._assignments.keys() - used:
             del self._assignments[unused]
         for key in services:
@@ -61,7 +62,7 @@ class EndpointTables:
         known = self._assignments.get(key)
         if known is None or known.rule != rule:
             endpoints = self._world.endpoints(key[0])
-            known = _Assignments(rule, build_endpoints.service_endpoints(service, rule, endpoints, key[2]))
+            known = _Assignments(rule, build_endpoints.service_endpoints(service, rule, endpoints, place))
             self._assignments[key] = known
             self.builds += 1
         return known.table
@@ -69,5 +70,5 @@ class EndpointTables:
 
 def _variant(service: ServiceFacts, rule: CompiledDestinationRule | None, place: Place) -> _Variant:
     if rule is None:
-        return (service.namespace, service.name), "", ANYWHERE
-    return (service.namespace, service.name), rule.key, place if rule.asks_for_place else ANYWHERE
+        return (service.namespace, service.name), "", None
+    return (service.namespace, service.name), rule.key, place if rule.asks_for_place else None
