@@ -25,6 +25,9 @@ def compile_retry(
     if retry is None:
         return DEFAULT_RETRY
     findings.between(f"{path}.attempts", retry.attempts, 0, MAX_ATTEMPTS)
+    if retry.retry_remote_localities:
+        message = "a retry stays in the priority that is in use, on another host: remove this, or give false"
+        findings.unsupported(f"{path}.retryRemoteLocalities", message)
     names, statuses = _conditions(f"{path}.retryOn", retry.retry_on, findings)
     if "retriable-headers" in names and not retriable_headers:
         advice = (
@@ -39,7 +42,6 @@ def compile_retry(
         headers=tuple(retriable_headers) if "retriable-headers" in names else (),
         back_off_s=findings.duration(f"{path}.backoff", retry.backoff),
         prefers_new_hosts=retry.retry_ignore_previous_hosts,
-        leaves_locality=bool(retry.retry_remote_localities),
     )
 
 

@@ -99,7 +99,10 @@ def _outlier(path: str, outlier: OutlierDetection | None, findings: Findings) ->
     default = OutlierConfig()
     counts = {
         "consecutive5xxErrors": (outlier.consecutive_5xx_errors, default.consecutive_5xx),
-        "consecutiveGatewayErrors": (outlier.consecutive_gateway_errors, 0),  # as in Envoy: not enforced unless asked for
+        "consecutiveGatewayErrors": (
+            outlier.consecutive_gateway_errors,
+            0,
+        ),  # as in Envoy: not enforced unless asked for
         "consecutiveLocalOriginFailures": (outlier.consecutive_local_origin_failures, default.consecutive_local_origin),
     }
     chosen: list[int] = []

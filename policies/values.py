@@ -33,8 +33,6 @@ class Retry:
     """Base of the jittered, growing wait. None: Envoy's 25 ms."""
     prefers_new_hosts: bool = True
     """Not to a host that was tried already, if there is another."""
-    leaves_locality: bool = False
-    """A retry may go to endpoints of another priority at once."""
 
 
 DEFAULT_RETRY = Retry()

@@ -6,7 +6,6 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
-from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 
 from controlplane.discovery.build_clusters import BLACK_HOLE, outbound_name
 from controlplane.discovery.facts import ServiceFacts
@@ -165,10 +164,6 @@ def retry_policy(retry: Retry) -> Any:
         policy.host_selection_retry_max_attempts = 5
         predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
         predicate.typed_config.Pack(previous_hosts_pb2.PreviousHostsPredicate())
-    if retry.leaves_locality:
-        policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
-        config = previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2)
-        policy.retry_priority.typed_config.Pack(config)
     if retry.per_try_timeout_s:
         policy.per_try_timeout.CopyFrom(duration(retry.per_try_timeout_s))
     if retry.back_off_s:

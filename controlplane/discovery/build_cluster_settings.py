@@ -94,6 +94,8 @@ def _outlier(config: OutlierConfig) -> Any:
         enforcing_success_rate=uint32(0),
         enforcing_failure_percentage=uint32(0),
     )
+    # Envoy since 1.31 does so only when told to: of three pods 10 % are none.
+    detection.always_eject_one_host.value = config.always_eject_one
     for name, threshold in (
         ("consecutive_5xx", config.consecutive_5xx),
         ("consecutive_gateway_failure", config.consecutive_gateway),

@@ -30,7 +30,7 @@ def add_http_filters(manager: Any) -> None:
         (CORS, cors_pb2.Cors()),
         (STATEFUL_SESSION, stateful_session_pb2.StatefulSession()),
     ):
-        added = manager.http_filters.add(name=name, is_optional=True)
+        added = manager.http_filters.add(name=name)
         added.typed_config.Pack(config)
     manager.http_filters.add(name=ROUTER).typed_config.Pack(router_pb2.Router())
 

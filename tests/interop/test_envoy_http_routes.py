@@ -187,7 +187,7 @@ async def _virtual_service_counts(mesh: Mesh, session: aiohttp.ClientSession) ->
     await mesh.create(VIRTUAL_SERVICES, "web", {"spec": spec})
 
     async def is_refused() -> bool:
-        return (await _parent_conditions(mesh, "web"))["Accepted"]["reason"] == "Conflict"
+        return bool((await _parent_conditions(mesh, "web"))["Accepted"]["reason"] == "Conflict")
 
     await eventually(is_refused)
     message = (await _parent_conditions(mesh, "web"))["Accepted"]["message"]

@@ -1,5 +1,6 @@
 """What policies become in Envoy's terms."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,19 @@ from controlplane.discovery.snapshot import Scope, Tables
 from controlplane.discovery.world import World
 from mesh.api.networking import DestinationRule, VirtualService
 from mesh.api.resources import Json
+from tests.every_policy import ROUTES, RULES
 from tests.unit.discovery.protos import cluster, endpoints, managers, read, routes
-from tests.unit.discovery.small_mesh import SCOPE, WEB, Built, put_routes, put_rule, put_service, small_world, to
+from tests.unit.discovery.small_mesh import (
+    SCOPE,
+    WEB,
+    Built,
+    as_sidecar_sees,
+    put_routes,
+    put_rule,
+    put_service,
+    small_world,
+    to,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -167,6 +179,7 @@ def test_connections_checks_and_budgets() -> None:
     assert threshold["retry_budget"] == {"budget_percent": {"value": 30.0}, "min_retry_concurrency": 0}
     assert built["common_lb_config"] == {"healthy_panic_threshold": {}}
     assert built["outlier_detection"]["split_external_local_origin_errors"]
+    assert built["outlier_detection"]["always_eject_one_host"]
 
 
 @pytest.mark.parametrize(
@@ -296,11 +309,9 @@ def test_retries() -> None:
         "retryOn": "envoy-ratelimited",
         "backoff": "30ms",
         "retryIgnorePreviousHosts": False,
-        "retryRemoteLocalities": True,
     }
     found = one_route(retries=retries)["route"]["retry_policy"]
     assert found["retry_back_off"] == {"base_interval": "0.030s", "max_interval": "0.300s"}
-    assert found["retry_priority"]["name"] == "envoy.retry_priorities.previous_priorities"
     assert "retry_host_predicate" not in found
     plain = one_route()["route"]["retry_policy"]
     assert [p["name"] for p in plain["retry_host_predicate"]] == ["envoy.retry_host_predicates.previous_hosts"]
@@ -367,3 +378,27 @@ def test_a_node_that_moves_moves_its_endpoints() -> None:
     assert not built.world.dirty
     built.world.put_node("node-2", Locality())
     assert not built.world.dirty
+
+
+def test_the_sidecar_takes_everything_at_once() -> None:
+    """Its decoder refuses what it does not carry out. Without active health checks, which only real Envoy makes."""
+    world = small_world()
+    put_service(world, "canary", "10.96.0.20")
+    for name, (spec, annotations) in RULES.items():
+        known = {key: value for key, value in annotations.items() if key == "meshwork.dev/lb"}
+        meta = {"name": name, "namespace": "shop", "generation": 2, "annotations": known}
+        host = {"web": "web", "ring": "canary", "maglev": "odd", "slow": "db"}[name]
+        rule = DestinationRule.of({"metadata": meta, "spec": {**spec, "host": host}})
+        world.put_destination_rule(("shop", name), rule)
+    text = json.dumps(ROUTES).replace('"ring"', '"canary"').replace('"slow"', '"canary"')
+    put_routes(world, *json.loads(text), generation=2)
+    annotations = {"meshwork.dev/replay": "any", "meshwork.dev/retriable-headers": "x-again, x-more"}
+    meta = {"name": "web", "namespace": "shop", "generation": 3, "annotations": annotations}
+    service = VirtualService.of({"metadata": meta, "spec": {"hosts": ["web"], "http": json.loads(text)}})
+    world.put_virtual_service(("shop", "web"), service)
+    built = Built(world)
+    tables = built.build()
+    assert all(verdict.is_accepted for verdict in built.builder.policies.verdicts.values())
+    snapshot = as_sidecar_sees(tables)
+    virtual_host = next(h for h in snapshot.route_tables["80"].virtual_hosts if h.name == f"{WEB}:80")
+    assert len(virtual_host.routes) == len(ROUTES)

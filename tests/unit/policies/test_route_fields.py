@@ -90,6 +90,7 @@ def percent(value: float) -> Json:
         ({"directResponse": {"status": 200, "body": {"bytes": "%%"}}}, "body.bytes: is not base64"),
         ({"directResponse": {"status": 200, "body": {"string": "x" * 4097}}}, "at most 4096"),
         ({**TO_WEB, "retries": {"attempts": 1, "backoff": "-1s"}}, "retries.backoff: duration"),
+        ({**TO_WEB, "retries": {"attempts": 1, "retryRemoteLocalities": True}}, "stays in the priority that is in use"),
         ({**TO_WEB, "retries": {"attempts": 1, "retryOn": "retriable-headers"}}, "list them in the annotation"),
     ],
 )
@@ -191,8 +192,8 @@ def test_every_condition_of_envoy_is_known() -> None:
 
 
 def test_back_off_hosts_and_localities_of_retries() -> None:
-    retries = {"attempts": 2, "backoff": "30ms", "retryIgnorePreviousHosts": False, "retryRemoteLocalities": True}
-    expected = Retry(back_off_s=0.03, prefers_new_hosts=False, leaves_locality=True)
+    retries = {"attempts": 2, "backoff": "30ms", "retryIgnorePreviousHosts": False}
+    expected = Retry(back_off_s=0.03, prefers_new_hosts=False)
     assert forward({"retries": retries}).retry == expected
 
 
