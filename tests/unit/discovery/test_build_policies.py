@@ -381,12 +381,11 @@ def test_a_node_that_moves_moves_its_endpoints() -> None:
 
 
 def test_the_sidecar_takes_everything_at_once() -> None:
-    """Its decoder refuses what it does not carry out. Without active health checks, which only real Envoy makes."""
+    """Its decoder refuses what it does not carry out."""
     world = small_world()
     put_service(world, "canary", "10.96.0.20")
     for name, (spec, annotations) in RULES.items():
-        known = {key: value for key, value in annotations.items() if key == "meshwork.dev/lb"}
-        meta = {"name": name, "namespace": "shop", "generation": 2, "annotations": known}
+        meta = {"name": name, "namespace": "shop", "generation": 2, "annotations": annotations}
         host = {"web": "web", "ring": "canary", "maglev": "odd", "slow": "db"}[name]
         rule = DestinationRule.of({"metadata": meta, "spec": {**spec, "host": host}})
         world.put_destination_rule(("shop", name), rule)
