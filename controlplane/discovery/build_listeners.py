@@ -18,6 +18,7 @@ from envoy.type.v3 import percent_pb2
 
 from controlplane.discovery.build_clusters import PASSTHROUGH, TRACES, inbound_name, outbound_name
 from controlplane.discovery.build_filters import add_http_filters
+from controlplane.discovery.build_limits import PortLimits, add_limits
 from controlplane.discovery.build_routes import PROXY_ROUTES
 from controlplane.discovery.config import MeshSettings
 from controlplane.discovery.facts import PortFacts, Protocol, ServiceFacts
@@ -95,7 +96,9 @@ def virtual_outbound() -> Resource:
     return resource_of(LDS, listener.name, listener, (PASSTHROUGH,))
 
 
-def virtual_inbound(ports: Iterable[InboundPort], settings: MeshSettings) -> Resource:
+def virtual_inbound(
+    ports: Iterable[InboundPort], settings: MeshSettings, limits: Iterable[PortLimits] = ()
+) -> Resource:
     """Where connections to the pod arrive: a chain per port that a Service targets, the rest passed through."""
     listener = listener_pb2.Listener(
         name="virtualInbound",
@@ -108,17 +111,18 @@ def virtual_inbound(ports: Iterable[InboundPort], settings: MeshSettings) -> Res
     ports = sorted(ports, key=lambda item: item[0])
     if any(protocol is Protocol.DETECT for _, protocol in ports):
         _add_detection(listener)
+    limited = {limit.port: limit for limit in limits}
     for port, protocol in ports:
         references.add(inbound_name(port))
-        listener.filter_chains.extend(_inbound_chains(port, protocol, settings))
+        listener.filter_chains.extend(_inbound_chains(port, protocol, settings, limited.get(port)))
     listener.default_filter_chain.filters.append(_tcp_proxy("inbound_passthrough", PASSTHROUGH))
     return resource_of(LDS, listener.name, listener, references)
 
 
-def _inbound_chains(port: int, protocol: Protocol, settings: MeshSettings) -> Iterable[Any]:
+def _inbound_chains(port: int, protocol: Protocol, settings: MeshSettings, limits: PortLimits | None) -> Iterable[Any]:
     cluster = inbound_name(port)
     if protocol is not Protocol.TCP:
-        manager = _http_manager(f"inbound_{port}", settings)
+        manager = _http_manager(f"inbound_{port}", settings, limits)
         manager.route_config.CopyFrom(_inbound_routes(port, cluster))
         chain = _detected_chain(manager) if protocol is Protocol.DETECT else _chain(manager)
         chain.filter_chain_match.destination_port.value = port
@@ -190,8 +194,10 @@ def _tcp_proxy(stat_prefix: str, cluster: str, limits: TcpLimits = NO_LIMITS) ->
     return network
 
 
-def _http_manager(stat_prefix: str, settings: MeshSettings) -> Any:
+def _http_manager(stat_prefix: str, settings: MeshSettings, limits: PortLimits | None = None) -> Any:
     manager = hcm_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
+    if limits is not None:
+        add_limits(manager, limits)
     add_http_filters(manager)
     manager.upgrade_configs.add(upgrade_type="websocket")
     manager.tracing.CopyFrom(_tracing(settings))

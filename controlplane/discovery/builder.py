@@ -11,6 +11,7 @@ from functools import partial
 
 from controlplane.discovery import build_clusters, build_listeners, build_routes
 from controlplane.discovery.build_actions import Target
+from controlplane.discovery.build_limits import limits_of
 from controlplane.discovery.build_listeners import InboundPort
 from controlplane.discovery.build_routes import BuiltHost, Client, HostRequest
 from controlplane.discovery.config import MeshSettings
@@ -68,6 +69,7 @@ class Builder:
             virtual_services=world.virtual_services,
             destination_rules=world.destination_rules,
             http_routes=world.http_routes,
+            traffic_limits=world.traffic_limits,
         )
         self.policies = self._book.settle(policies, tuple(world.services.values()), world.domain)
 
@@ -75,11 +77,13 @@ class Builder:
         self, namespace: str, labels: Mapping[str, str], pod: PodFacts | None, *, intercepts: bool, node: str = ""
     ) -> Scope:
         """The scope of a proxy with these labels, on this node (or the pod's)."""
+        inbound = self._inbound_ports(namespace, labels, pod) if intercepts else ()
         return Scope(
             namespace=namespace,
             labels=self._asked_labels(labels),
             intercepts=intercepts,
-            inbound=self._inbound_ports(namespace, labels, pod) if intercepts else (),
+            inbound=inbound,
+            limits=limits_of(self.policies.traffic_limits, namespace, labels, (port for port, _ in inbound)),
             place=self._place(labels, pod.node if pod is not None and pod.node else node),
         )
 
@@ -219,9 +223,9 @@ class Builder:
         built = [
             self._memo.get("virtual outbound", (), build_listeners.virtual_outbound),
             self._memo.get(
-                ("virtual inbound", scope.inbound),
+                ("virtual inbound", scope.inbound, scope.limits),
                 (),
-                lambda: build_listeners.virtual_inbound(scope.inbound, settings),
+                lambda: build_listeners.virtual_inbound(scope.inbound, settings, scope.limits),
             ),
             *self._service_listeners(view),
         ]

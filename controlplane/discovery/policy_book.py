@@ -10,18 +10,20 @@ from controlplane.discovery.verdicts import ParentVerdict, PolicyId, Verdict, ob
 from mesh.api.gateway import HttpRoute
 from mesh.api.meta import ObjectView
 from mesh.api.networking import DestinationRule, VirtualService
-from mesh.api.resources import DESTINATION_RULES, HTTP_ROUTES, VIRTUAL_SERVICES, Resource
+from mesh.api.resources import DESTINATION_RULES, HTTP_ROUTES, TRAFFIC_LIMITS, VIRTUAL_SERVICES, Resource
+from mesh.api.traffic_limit import TrafficLimit
 from policies.destination_rule import compile_destination_rule
 from policies.errors import Problems
 from policies.http_route import compile_http_route
 from policies.http_route_values import CompiledHttpRoute
 from policies.registry import Registry
 from policies.traffic import CompiledDestinationRule
+from policies.traffic_limit import CompiledTrafficLimit, compile_traffic_limit
 from policies.values import CompiledVirtualService
 from policies.virtual_service import compile_virtual_service
 
 Owner = TypeVar("Owner", CompiledVirtualService, CompiledDestinationRule)
-Compiled = TypeVar("Compiled", CompiledVirtualService, CompiledDestinationRule, CompiledHttpRoute)
+Compiled = TypeVar("Compiled", CompiledVirtualService, CompiledDestinationRule, CompiledHttpRoute, CompiledTrafficLimit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class Policies:
     virtual_services: Mapping[ObjectKey, VirtualService] = field(default_factory=dict)
     destination_rules: Mapping[ObjectKey, DestinationRule] = field(default_factory=dict)
     http_routes: Mapping[ObjectKey, HttpRoute] = field(default_factory=dict)
+    traffic_limits: Mapping[ObjectKey, TrafficLimit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class PoliciesInForce:
     """No two for one host are visible in the same namespace."""
     destination_rules: Mapping[str, tuple[CompiledDestinationRule, ...]] = field(default_factory=dict)
     """host -> rules; no two are visible in the same namespace."""
+    traffic_limits: tuple[CompiledTrafficLimit, ...] = ()
+    """The oldest first: of two for one port of a pod it counts."""
     verdicts: Mapping[PolicyId, Verdict] = field(default_factory=dict)
     asked_place: frozenset[str] | None = None
     """Labels of clients that decide about localities; None when no rule asks where a client is."""
@@ -122,6 +127,7 @@ class PolicyBook:
         self._virtual_services: _Shelf[CompiledVirtualService] = _Shelf(VIRTUAL_SERVICES)
         self._destination_rules: _Shelf[CompiledDestinationRule] = _Shelf(DESTINATION_RULES)
         self._http_routes: _Shelf[CompiledHttpRoute] = _Shelf(HTTP_ROUTES)
+        self._traffic_limits: _Shelf[CompiledTrafficLimit] = _Shelf(TRAFFIC_LIMITS)
 
     def settle(self, policies: Policies, services: Iterable[ServiceFacts], domain: str) -> PoliciesInForce:
         """The policies in force now. Cost: every policy is compiled (about 50 us each)."""
@@ -139,10 +145,15 @@ class PolicyBook:
         subsets = {host: frozenset(name for rule in group for name in rule.subsets) for host, group in by_host.items()}
         registry = Registry(ports=ports, subsets=subsets, domain=domain)
         services_in_force, route_verdicts = self._routes(policies, registry)
+        limits = self._traffic_limits.settle(
+            {key: compile_traffic_limit(item) for key, item in policies.traffic_limits.items()},
+            _generations(policies.traffic_limits),
+        )
         return PoliciesInForce(
             virtual_services=services_in_force,
             destination_rules=by_host,
-            verdicts={**settled.verdicts, **route_verdicts},
+            traffic_limits=_visible_limits(limits, _generations(policies.traffic_limits)),
+            verdicts={**settled.verdicts, **route_verdicts, **limits.verdicts},
             asked_place=_asked_place(rules),
         )
 
@@ -168,6 +179,23 @@ class PolicyBook:
             is not None
         }
         return (*kept, *joined), {**settled.verdicts, **told}
+
+
+def _visible_limits(
+    settled: _Settled[CompiledTrafficLimit], generations: Mapping[ObjectKey, int]
+) -> tuple[CompiledTrafficLimit, ...]:
+    """The oldest first; refuse those that older ones hide everywhere."""
+    kept: list[CompiledTrafficLimit] = []
+    for key, limit in sorted(settled.candidates.items(), key=lambda item: (item[1].created, item[0])):
+        older = next((other for other in kept if other.hides(limit)), None)
+        if older is None:
+            kept.append(limit)
+            continue
+        message = f"{object_name(older.provenance)} is older and limits the same pods: merge the two, or remove one"
+        settled.verdicts[PolicyId(settled.resource, *key)] = Verdict(
+            generation=generations[key], is_accepted=False, reason="Conflict", message=message
+        )
+    return tuple(kept)
 
 
 def _route_verdict(own: Verdict, route: HttpRoute, joined: Mapping[str, Verdict]) -> Verdict | None:

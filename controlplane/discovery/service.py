@@ -31,10 +31,12 @@ from mesh.api.resources import (
     NODES,
     PODS,
     SERVICES,
+    TRAFFIC_LIMITS,
     VIRTUAL_SERVICES,
     Json,
     Resource,
 )
+from mesh.api.traffic_limit import TrafficLimit
 from mesh.client.errors import ApiError
 from mesh.client.informer import Change, Informer
 from mesh.client.rest import ApiClient
@@ -95,6 +97,7 @@ class Discovery:
             self._informer(VIRTUAL_SERVICES, VirtualService.of, world.put_virtual_service),
             self._informer(DESTINATION_RULES, DestinationRule.of, world.put_destination_rule),
             self._informer(HTTP_ROUTES, HttpRoute.of, world.put_http_route),
+            self._informer(TRAFFIC_LIMITS, TrafficLimit.of, world.put_traffic_limit),
         )
 
     def _informer(

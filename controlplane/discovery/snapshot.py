@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.discovery.build_limits import PortLimits
 from controlplane.discovery.build_listeners import InboundPort
 from controlplane.discovery.errors import SnapshotError
 from controlplane.discovery.facts import Labels, ObjectKey
@@ -21,6 +22,8 @@ class Scope:
     """INTERCEPTION_MODE is REDIRECT."""
     inbound: tuple[InboundPort, ...] = ()
     """Its own ports, sorted."""
+    limits: tuple[PortLimits, ...] = ()
+    """What is let in at those of its own ports that have a limit."""
     place: Place = ANYWHERE
     """Where it is, if some policy asks."""
 

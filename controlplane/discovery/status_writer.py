@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from controlplane.discovery.drains import DrainTracker
@@ -12,7 +12,9 @@ from controlplane.discovery.policy_status import PolicyStatusTracker
 from controlplane.discovery.status_text import CurrentStatus, says_the_same
 from controlplane.discovery.verdicts import PolicyId
 from controlplane.discovery.world import World
-from mesh.api.resources import HTTP_ROUTES, PODS, VIRTUAL_SERVICES, Json
+from mesh.api.networking import DestinationRule, VirtualService
+from mesh.api.resources import DESTINATION_RULES, HTTP_ROUTES, PODS, TRAFFIC_LIMITS, VIRTUAL_SERVICES, Json, Resource
+from mesh.api.traffic_limit import TrafficLimit
 from mesh.client.errors import ApiError, NotFoundError
 from mesh.client.rest import ApiClient, PatchType
 from mesh.client.work_queue import QueueClosedError, WorkQueue
@@ -86,8 +88,12 @@ class StatusWriter:
         if policy.resource == HTTP_ROUTES:
             route = world.http_routes.get(key)
             return route.status.parents if route is not None else None
-        objects = world.virtual_services if policy.resource == VIRTUAL_SERVICES else world.destination_rules
-        found = objects.get(key)
+        objects: Mapping[Resource, Mapping[ObjectKey, VirtualService | DestinationRule | TrafficLimit]] = {
+            VIRTUAL_SERVICES: world.virtual_services,
+            DESTINATION_RULES: world.destination_rules,
+            TRAFFIC_LIMITS: world.traffic_limits,
+        }
+        found = objects[policy.resource].get(key)
         return found.status.conditions if found is not None else None
 
     async def _write_drained(self, tracker: DrainTracker, pod: ObjectKey) -> None:

@@ -7,8 +7,9 @@ from controlplane.discovery.facts import EndpointFacts, ObjectKey, PodFacts, Ser
 from controlplane.discovery.localities import NOWHERE, Locality
 from mesh.api.gateway import HttpRoute
 from mesh.api.networking import DestinationRule, VirtualService
+from mesh.api.traffic_limit import TrafficLimit
 
-_Policy = VirtualService | DestinationRule | HttpRoute
+_Policy = VirtualService | DestinationRule | HttpRoute | TrafficLimit
 
 
 @dataclass(slots=True)
@@ -16,7 +17,7 @@ class Dirty:
     """What has changed since the last build."""
 
     is_structural: bool = False
-    """Services, DestinationRules or pods' labels: anything may have to be built again."""
+    """Services, DestinationRules, TrafficLimits, nodes' places or pods' labels: anything may have to be built again."""
     has_new_routes: bool = False
     """VirtualServices or HTTPRoutes: only routes have to be built again."""
     endpoints_of: set[ObjectKey] = field(default_factory=set)
@@ -43,6 +44,7 @@ class World:
         self.virtual_services: dict[ObjectKey, VirtualService] = {}
         self.destination_rules: dict[ObjectKey, DestinationRule] = {}
         self.http_routes: dict[ObjectKey, HttpRoute] = {}
+        self.traffic_limits: dict[ObjectKey, TrafficLimit] = {}
         self.localities: dict[str, Locality] = {}
         """node -> where it is; nodes that do not tell are left out."""
         self.dirty = Dirty()
@@ -137,6 +139,15 @@ class World:
         else:
             self.http_routes[key] = policy
         self.dirty.has_new_routes |= not _same_policy(old, policy)
+
+    def put_traffic_limit(self, key: ObjectKey, policy: TrafficLimit | None) -> None:
+        """Add, replace or (None) remove a TrafficLimit. Changes of the status touch nothing."""
+        old = self.traffic_limits.get(key)
+        if policy is None:
+            self.traffic_limits.pop(key, None)
+        else:
+            self.traffic_limits[key] = policy
+        self.dirty.is_structural |= not _same_policy(old, policy)
 
     def put_destination_rule(self, key: ObjectKey, policy: DestinationRule | None) -> None:
         """Add, replace or (None) remove a DestinationRule. Changes of the status touch nothing."""

@@ -148,6 +148,16 @@ HTTP_ROUTES = Resource(
     categories=("gateway-api",),
     subresources=("status",),
 )
+TRAFFIC_LIMITS = Resource(
+    group="meshwork.dev",
+    version="v1",
+    plural="trafficlimits",
+    kind="TrafficLimit",
+    is_namespaced=True,
+    singular="trafficlimit",
+    short_names=("tl",),
+    subresources=("status",),
+)
 
 BUILTIN: tuple[Resource, ...] = (
     NAMESPACES,
@@ -169,6 +179,7 @@ BUILTIN: tuple[Resource, ...] = (
     VIRTUAL_SERVICES,
     DESTINATION_RULES,
     HTTP_ROUTES,
+    TRAFFIC_LIMITS,
 )
 """Every kind the API server knows without a CustomResourceDefinition."""
 

@@ -1,12 +1,14 @@
 """The schemas of Meshwork's own kinds and of the kinds of others that it carries out, as OpenAPI v3.
 
 They name exactly the fields that are carried out (or refused with a reason of their own); a test holds them equal to the
-typed views in `mesh.api.node`, `mesh.api.networking` and `mesh.api.gateway`.
+typed views in `mesh.api.node`, `mesh.api.networking`, `mesh.api.gateway` and
+`mesh.api.traffic_limit`.
 """
 
-from mesh.api.resources import DESTINATION_RULES, HOST_IMAGES, HTTP_ROUTES, VIRTUAL_SERVICES, Json
+from mesh.api.resources import DESTINATION_RULES, HOST_IMAGES, HTTP_ROUTES, TRAFFIC_LIMITS, VIRTUAL_SERVICES, Json
 from mesh.api.schema_build import TEXTS, list_of, object_of, text
 from mesh.api.schema_gateway import HTTP_ROUTE
+from mesh.api.schema_limits import TRAFFIC_LIMIT
 from mesh.api.schema_networking import DESTINATION_RULE, VIRTUAL_SERVICE
 
 _ENV = object_of("A plain environment variable.", ("name",), name=text("Name."), value=text("Value."))
@@ -31,5 +33,6 @@ OWN_SCHEMAS: dict[tuple[str, str], Json] = {
     VIRTUAL_SERVICES.key: VIRTUAL_SERVICE,
     DESTINATION_RULES.key: DESTINATION_RULE,
     HTTP_ROUTES.key: HTTP_ROUTE,
+    TRAFFIC_LIMITS.key: TRAFFIC_LIMIT,
 }
 """(group, plural) -> openAPIV3Schema; metadata, apiVersion and kind are implied."""

@@ -21,6 +21,7 @@ from mesh.api.resources import (
     PODS,
     REPLICA_SETS,
     REPLICATION_CONTROLLERS,
+    TRAFFIC_LIMITS,
     Json,
     Resource,
 )
@@ -138,7 +139,7 @@ def _prepared(document: Document, resource: Resource, default_namespace: str) ->
     meta = obj.setdefault("metadata", {})
     if resource.is_namespaced:
         meta.setdefault("namespace", default_namespace)
-    if resource.group in (_POLICY_GROUP, HTTP_ROUTES.group):
+    if resource.group in (_POLICY_GROUP, HTTP_ROUTES.group, TRAFFIC_LIMITS.group):
         meta.setdefault("annotations", {})[SOURCE] = f"{Path(document.source).name}:{document.line}"
     last = orjson.dumps(obj, option=orjson.OPT_SORT_KEYS).decode()
     meta.setdefault("annotations", {})[LAST_APPLIED] = last
@@ -294,5 +295,6 @@ _WAITED: dict[tuple[str, str], Callable[[Json, Applied], str]] = {
     (_POLICY_GROUP, "virtualservices"): _policy_missing,
     (_POLICY_GROUP, "destinationrules"): _policy_missing,
     HTTP_ROUTES.key: _route_missing,
+    TRAFFIC_LIMITS.key: _policy_missing,
 }
 """What is still missing for each kind that is waited for; "" when nothing is."""

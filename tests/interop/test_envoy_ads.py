@@ -26,8 +26,8 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def envoy(mesh: Mesh, folder: Path, *, uses_delta: bool, pod: str = "") -> AsyncIterator[int]:
-    """A running Envoy, as the proxy of `pod` if it is given; gives its admin port."""
+async def envoy(mesh: Mesh, folder: Path, *, uses_delta: bool, pod: str = "", mode: str = "NONE") -> AsyncIterator[int]:
+    """A running Envoy, as the proxy of `pod` if it is given; `mode` is its interception. Gives its admin port."""
     admin = free_port()
     identity = EnvoyIdentity(
         namespace=NAMESPACE,
@@ -36,6 +36,7 @@ async def envoy(mesh: Mesh, folder: Path, *, uses_delta: bool, pod: str = "") ->
         ca_pem=mesh.ca_file.read_text(),
         discovery_address=f"127.0.0.1:{mesh.discovery.ads.port}",
         admin_port=admin,
+        interception_mode=mode,
         uses_delta=uses_delta,
     )
     bootstrap = folder / "envoy.yaml"

@@ -6,14 +6,14 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from mesh.api.resources import DESTINATION_RULES, NODES, PODS, VIRTUAL_SERVICES
+from mesh.api.resources import DESTINATION_RULES, NODES, PODS, TRAFFIC_LIMITS, VIRTUAL_SERVICES, Resource
 from tests.component.discovery_harness import Mesh, eventually, running_mesh
 from tests.component.discovery_traffic import PROXY_PORT, ask, has_listener
 from tests.every_policy import ROUTES, RULES
@@ -68,11 +68,11 @@ async def _all_programmed(mesh: Mesh) -> None:
     for resource, names in ((DESTINATION_RULES, list(RULES)), (VIRTUAL_SERVICES, ["web"])):
         for name in names:
             assert (await mesh.condition("Accepted", resource, name))["status"] == "True"
+            await eventually(partial(_is_programmed, mesh, resource, name), 15)
 
-            async def is_programmed(resource: Any = resource, name: str = name) -> bool:
-                return bool((await mesh.condition("Programmed", resource, name))["status"] == "True")
 
-            await eventually(is_programmed, 15)
+async def _is_programmed(mesh: Mesh, resource: Resource, name: str) -> bool:
+    return bool((await mesh.condition("Programmed", resource, name))["status"] == "True")
 
 
 def test_envoy_carries_out_every_field() -> None:
@@ -162,3 +162,34 @@ async def _cluster_state(session: aiohttp.ClientSession, admin: int) -> None:
     assert {region: priority for region, (priority, _) in hosts["web"].items()} == {"north": 0, "south": 1}
     assert {region: priority for region, (priority, _) in hosts["slow"].items()} == {"north": 0, "south": 1}
     assert {region: priority for region, (priority, _) in hosts["maglev"].items()} == {"north": 0, "south": 0}
+
+
+def test_envoy_takes_limits_of_what_is_let_in() -> None:
+    """With interception, whose listeners work only in a pod's network: what is tested is that Envoy acknowledges them."""
+
+    async def check() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            mesh = await stack.enter_async_context(running_mesh(folder))
+            await mesh.service("web")
+            await mesh.pod("web-1", "web")
+            rate = {"maxTokens": 10, "tokensPerFill": 5, "fillInterval": "1s", "status": 503}
+            spec = {"selector": {"matchLabels": {"app": "web"}}, "localRateLimit": rate, "adaptiveConcurrency": {}}
+            await mesh.create(TRAFFIC_LIMITS, "web", {"spec": spec})
+            admin = await stack.enter_async_context(envoy(mesh, folder, uses_delta=True, pod="web-1", mode="REDIRECT"))
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+
+            async def has_filters() -> bool:
+                try:
+                    async with session.get(f"http://127.0.0.1:{admin}/config_dump") as answer:
+                        text = await answer.text()
+                except aiohttp.ClientError:
+                    return False
+                return "local_rate_limit.shop.web" in text and "gradient_controller_config" in text
+
+            await eventually(has_filters, 15)
+            await eventually(lambda: _is_programmed(mesh, TRAFFIC_LIMITS, "web"), 15)
+            (proxy,) = mesh.discovery.publisher.proxies
+            assert not proxy.state.errors
+
+    asyncio.run(check())

@@ -160,6 +160,14 @@ VIRTUAL_SERVICES_COLUMNS = (
 )
 DESTINATION_RULES_COLUMNS = (NAME, Column("Host", field("spec", "host", default="")), _condition("Programmed"), AGE)
 
+TRAFFIC_LIMITS_COLUMNS = (
+    NAME,
+    Column("Port", field("spec", "port", default="")),
+    Column("Rate", field("spec", "localRateLimit", "maxTokens", default="")),
+    _condition("Programmed"),
+    AGE,
+)
+
 
 def _parents(obj: Json, _now_s: float) -> Cell:
     return listed(str(ref.get("name")) for ref in at(obj, "spec", "parentRefs") or ())

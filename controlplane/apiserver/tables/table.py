@@ -29,6 +29,7 @@ _BUILTIN: Mapping[tuple[str, str], Sequence[Column]] = {
     resources.VIRTUAL_SERVICES.key: cluster.VIRTUAL_SERVICES_COLUMNS,
     resources.DESTINATION_RULES.key: cluster.DESTINATION_RULES_COLUMNS,
     resources.HTTP_ROUTES.key: cluster.HTTP_ROUTES_COLUMNS,
+    resources.TRAFFIC_LIMITS.key: cluster.TRAFFIC_LIMITS_COLUMNS,
 }
 _PLAIN = (NAME, AGE)
 

@@ -20,6 +20,7 @@ from mesh.api.resources import (
     NAMESPACES,
     PODS,
     SECRETS,
+    TRAFFIC_LIMITS,
     VIRTUAL_SERVICES,
     Json,
     Resource,
@@ -27,6 +28,7 @@ from mesh.api.resources import (
 from mesh.api.schema import SchemaRegistry
 from mesh.api.schema_node import unsupported_keywords
 from mesh.api.schema_own import OWN_SCHEMAS
+from mesh.api.traffic_limit import TrafficLimit
 from tests.unit.api.json_values import OBJECTS
 from tests.unit.api.registry import registry
 
@@ -242,6 +244,7 @@ def _compare(view: type[View], schema: Json, path: str) -> None:
         (VIRTUAL_SERVICES, VirtualService),
         (DESTINATION_RULES, DestinationRule),
         (HTTP_ROUTES, HttpRoute),
+        (TRAFFIC_LIMITS, TrafficLimit),
     ],
 )
 def test_own_schemas_name_exactly_the_fields_of_the_views(resource: Resource, view: type[View]) -> None:
