@@ -30,8 +30,8 @@ class Findings:
         """The value is none of the known ones."""
         self.errors.append(FieldError(path, NOT_SUPPORTED, message))
 
-    def duration(self, path: str, text: str) -> float | None:
-        """Seconds > 0; None when `text` is empty or wrong."""
+    def duration(self, path: str, text: str, *, zero: bool = False) -> float | None:
+        """Seconds > 0, or 0 with `zero`; None when `text` is empty or wrong."""
         if not text:
             return None
         try:
@@ -39,7 +39,7 @@ class Findings:
         except DurationError as exc:
             self.invalid(path, str(exc))
             return None
-        if seconds < 0.001:
+        if seconds < 0.001 and not (zero and seconds == 0):
             self.invalid(path, f'duration "{text}" is too short: at least 1ms is needed')
             return None
         return seconds
@@ -58,6 +58,13 @@ class Findings:
         """A number with two bounds."""
         if not least <= value <= most:
             self.invalid(path, f"{value} is not in {least} to {most}")
+
+    def percent(self, path: str, value: float) -> float:
+        """A share; a wrong one becomes 0."""
+        if 0 <= value <= 100:
+            return value
+        self.invalid(path, f"{value:g} is not in 0 to 100")
+        return 0.0
 
     def port(self, path: str, value: int) -> None:
         """A TCP port."""

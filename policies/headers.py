@@ -13,9 +13,14 @@ _RESERVED = frozenset(
 """Framing and routing depend on them: changing them would break the message."""
 
 
+def is_token(text: str) -> bool:
+    """A name as headers and methods have. Source: RFC 9110 s5.6.2."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def check_header_name(path: str, name: str, findings: Findings) -> None:
     """A field name. Source: RFC 9110 s5.1."""
-    if not _TOKEN.fullmatch(name):
+    if not is_token(name):
         findings.invalid(path, f'"{name}" is no header name')
 
 

@@ -14,15 +14,21 @@ ANY = Match()
 
 
 def compile_matches(path: str, requests: Iterable[api.HttpMatchRequest], findings: Findings) -> tuple[Match, ...]:
-    """Every alternative of one route; no entry means every request."""
+    """Every alternative of one route; no entry means every request. Empty when all are for other gateways."""
     compiled: list[Match] = []
+    seen: dict[Match, str] = {}
+    is_empty = True
     for index, request in enumerate(requests):
+        is_empty = False
         here = f"{path}[{index}]"
         match = compile_match(here, request, findings)
-        if match in compiled:
-            findings.duplicate(here, f"repeats {path}[{compiled.index(match)}]: remove one of them")
+        if request.gateways and "mesh" not in request.gateways:
+            continue
+        earlier = seen.setdefault(match.condition, here)
+        if earlier != here:
+            findings.duplicate(here, f"repeats {earlier}: remove one of them")
         compiled.append(match)
-    return tuple(compiled) or (ANY,)
+    return (ANY,) if is_empty else tuple(compiled)
 
 
 def compile_match(path: str, request: api.HttpMatchRequest, findings: Findings) -> Match:
@@ -34,7 +40,7 @@ def compile_match(path: str, request: api.HttpMatchRequest, findings: Findings) 
             ("method", ":method", request.method),
             ("authority", ":authority", request.authority),
         )
-        if value is not None and (condition := _string(f"{path}.{field}", value, findings)) is not None
+        if value is not None and (condition := compile_string(f"{path}.{field}", value, findings)) is not None
     ]
     headers += _headers(f"{path}.headers", request.headers, findings, invert=False)
     headers += _headers(f"{path}.withoutHeaders", request.without_headers, findings, invert=True)
@@ -49,13 +55,15 @@ def compile_match(path: str, request: api.HttpMatchRequest, findings: Findings) 
         port=request.port,
         source_labels=tuple(sorted(request.source_labels.items())),
         source_namespace=request.source_namespace,
+        name=request.name,
+        stat_prefix=request.stat_prefix,
     )
 
 
 def _path(path: str, request: api.HttpMatchRequest, findings: Findings) -> PathMatch:
     if request.uri is None:
         return PathMatch()
-    condition = _string(path, request.uri, findings)
+    condition = compile_string(path, request.uri, findings)
     if condition is None:
         findings.required(path, "give one of exact, prefix or regex")
         return PathMatch()
@@ -73,7 +81,7 @@ def _headers(
     for name, value in conditions.items():
         here = f'{path}["{name}"]'
         check_header_name(here, name, findings)
-        condition = _string(here, value, findings)
+        condition = compile_string(here, value, findings)
         has_value = condition is not None
         compiled.append(
             HeaderMatch(name=name.lower(), match=condition, invert=invert, missing_as_empty=invert and has_value)
@@ -83,11 +91,12 @@ def _headers(
 
 def _query(path: str, conditions: Mapping[str, api.StringMatch], findings: Findings) -> tuple[QueryMatch, ...]:
     return tuple(
-        QueryMatch(name=name, match=_string(f'{path}["{name}"]', value, findings)) for name, value in conditions.items()
+        QueryMatch(name=name, match=compile_string(f'{path}["{name}"]', value, findings))
+        for name, value in conditions.items()
     )
 
 
-def _string(path: str, value: api.StringMatch, findings: Findings) -> StringMatch | None:
+def compile_string(path: str, value: api.StringMatch, findings: Findings) -> StringMatch | None:
     """None asks only that the value is there."""
     given = [(kind, text) for kind in _KINDS if (text := getattr(value, kind)) is not None]
     if len(given) > 1:

@@ -1,11 +1,10 @@
 """Compiled policies: validated, defaults filled in, references resolved, every rule with its provenance."""
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from mesh.resilience.outlier import OutlierConfig
-from mesh.routing.table import DirectResponse, HeaderMutation, Provenance, Redirect, RouteMatch
+from mesh.routing.table import DirectResponse, HeaderMutation, Provenance, RegexRewrite, RouteMatch, StringMatch
 
 ANY_REQUEST = RouteMatch()
 NO_MUTATION = HeaderMutation()
@@ -28,6 +27,12 @@ class Retry:
     """Envoy's names."""
     statuses: tuple[int, ...] = ()
     """HTTP statuses that are retried as well."""
+    headers: tuple[str, ...] = ()
+    """For retriable-headers: an answer that has one of these is retried."""
+    back_off_s: float | None = None
+    """Base of the jittered, growing wait. None: Envoy's 25 ms."""
+    prefers_new_hosts: bool = True
+    """Not to a host that was tried already, if there is another."""
 
 
 DEFAULT_RETRY = Retry()
@@ -43,6 +48,14 @@ class Match:
     source_labels: tuple[tuple[str, str], ...] = ()
     """Labels of the client's pod, sorted."""
     source_namespace: str = ""
+    name: str = ""
+    """Added to the route's name."""
+    stat_prefix: str = ""
+
+    @property
+    def condition(self) -> "Match":
+        """The match without its names: equal conditions are true for the same requests."""
+        return replace(self, name="", stat_prefix="") if self.name or self.stat_prefix else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +70,17 @@ class Destination:
     weight: int = 1
     request_headers: HeaderMutation = NO_MUTATION
     response_headers: HeaderMutation = NO_MUTATION
+    host_rewrite: str | None = None
     provenance: Provenance = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Where copies of requests go; the answers are dropped."""
+
+    destination: Destination
+    percent: float = 100.0
+    """0 to 100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +93,87 @@ class Forward:
     """Whole request with all its tries. None: no limit. Source: Istio's default."""
     retry: Retry = DEFAULT_RETRY
     prefix_rewrite: str | None = None
+    regex_rewrite: RegexRewrite | None = None
     host_rewrite: str | None = None
+    mirrors: tuple[Mirror, ...] = ()
+
+
+class PortOf(enum.Enum):
+    """Which port a redirect names."""
+
+    LOCATION = "location"
+    """The one given; without one, as the request or the new scheme implies."""
+    REQUEST = "request"
+    """The one the client addressed."""
+    SCHEME = "scheme"
+    """The new scheme's well-known one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedirectTo:
+    """Answer with a Location. Empty fields keep the request's part; at most one of path, prefix and regex."""
+
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    port_of: PortOf = PortOf.LOCATION
+    path: str = ""
+    prefix: str = ""
+    """Replaces the matched prefix."""
+    regex: RegexRewrite | None = None
+    status: int = 301
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """What scripts of other origins may do. Empty tuples and None: the header is not sent."""
+
+    origins: tuple[StringMatch, ...]
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    exposes: tuple[str, ...] = ()
+    max_age_s: int | None = None
+    allows_credentials: bool | None = None
+    forwards_unmatched: bool = True
+    """A preflight whose origin does not match goes on to the upstream. Source: Istio's default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Trouble made on purpose; percentages 0 to 100."""
+
+    delay_s: float | None = None
+    delay_percent: float = 0.0
+    abort_status: int | None = None
+    abort_percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One endpoint for all requests of a session, as long as it is usable."""
+
+    name: str
+    """Of the cookie or the header."""
+    is_header: bool = False
+    path: str = "/"
+    """Of the cookie."""
+    ttl_s: float | None = None
+    """Lifetime of the cookie; None: until the browser is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledRoute:
-    """One entry of spec.http."""
+    """One entry of spec.http, or one match of an HTTPRoute."""
 
     name: str
     matches: tuple[Match, ...]
     """One of them must hold; at least one."""
-    action: Forward | Redirect | DirectResponse
+    action: Forward | RedirectTo | DirectResponse
+    cors: Cors | None = None
+    fault: Fault | None = None
+    session: Session | None = None
+    repeats_any: bool = False
+    """A retry may repeat any request, whatever of it was sent (meshwork.dev/replay: any)."""
     request_headers: HeaderMutation = NO_MUTATION
     response_headers: HeaderMutation = NO_MUTATION
     provenance: Provenance
@@ -98,6 +191,9 @@ class Visibility:
         return not self.namespaces or namespace in self.namespaces
 
 
+EVERYWHERE = Visibility()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledVirtualService:
     """Routes for a set of hosts."""
@@ -110,76 +206,16 @@ class CompiledVirtualService:
     hosts: tuple[str, ...]
     routes: tuple[CompiledRoute, ...]
     """In order; the first that matches decides. A request that none matches is answered 404."""
-    visibility: Visibility = Visibility()
+    visibility: Visibility = EVERYWHERE
     is_for_sidecars: bool = True
     """`gateways` is absent or names `mesh`."""
+    ports: frozenset[int] = frozenset()
+    """Ports of the hosts it is about; requests to others take the default route. Empty: all."""
     provenance: Provenance
 
-
-class LoadBalancing(enum.Enum):
-    """How an endpoint is picked."""
-
-    LEAST_REQUEST = "LEAST_REQUEST"
-    ROUND_ROBIN = "ROUND_ROBIN"
-    RANDOM = "RANDOM"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrafficSettings:
-    """How a cluster is used. DEVIATION: limits are finite (Envoy's defaults); Istio's are 2**32 - 1."""
-
-    load_balancing: LoadBalancing = LoadBalancing.LEAST_REQUEST
-    max_connections: int = 1024
-    max_pending_requests: int = 1024
-    max_requests: int = 1024
-    max_retries: int | None = None
-    """Retries in flight. None: a budget of 20 % of the active requests, at least 10."""
-    max_requests_per_connection: int = 0
-    """0: no limit."""
-    connect_timeout_s: float = 10.0
-    """Source: Istio's default."""
-    idle_timeout_s: float | None = None
-    """Close an upstream connection unused for this long. None: the proxy's default."""
-    outlier: OutlierConfig | None = None
-    """None: nothing is ejected."""
-    min_health_percent: int | None = None
-    """Below this share of healthy endpoints all are used (panic). None: the proxy's default, 50."""
-
-
-DEFAULT_SETTINGS = TrafficSettings()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledSubset:
-    """Some of a service's endpoints."""
-
-    name: str
-    labels: tuple[tuple[str, str], ...]
-    """Sorted; an endpoint's pod must have all."""
-    settings: TrafficSettings
-    port_settings: Mapping[int, TrafficSettings] = field(default_factory=dict)
-    provenance: Provenance
-
-    def settings_for(self, port: int) -> TrafficSettings:
-        """The settings of the subset's cluster on a service port."""
-        return self.port_settings.get(port, self.settings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledDestinationRule:
-    """How a host is used, and its subsets."""
-
-    key: str
-    generation: int
-    created: str
-    host: str
-    """Fully qualified."""
-    settings: TrafficSettings
-    port_settings: Mapping[int, TrafficSettings] = field(default_factory=dict)
-    subsets: Mapping[str, CompiledSubset] = field(default_factory=dict)
-    visibility: Visibility = Visibility()
-    provenance: Provenance
-
-    def settings_for(self, port: int) -> TrafficSettings:
-        """The settings of the host's own cluster on a service port."""
-        return self.port_settings.get(port, self.settings)
+    def destinations(self) -> Iterator[Destination]:
+        """Every destination of its routes, mirrors included."""
+        for route in self.routes:
+            if isinstance(route.action, Forward):
+                yield from route.action.destinations
+                yield from (mirror.destination for mirror in route.action.mirrors)

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 from policies.checks import Findings
-from policies.values import Visibility
-
-EVERYWHERE = Visibility()
+from policies.values import EVERYWHERE, Visibility
 
 
 def compile_visibility(export_to: Sequence[str], namespace: str, findings: Findings) -> Visibility:

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mesh.api.resources import BUILTIN, DESTINATION_RULES, VIRTUAL_SERVICES, Json, Resource
+from mesh.api.resources import BUILTIN, DESTINATION_RULES, HTTP_ROUTES, VIRTUAL_SERVICES, Json, Resource
 
 OTHER_VERSIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
     VIRTUAL_SERVICES.key: ("v1beta1", "v1alpha3"),
     DESTINATION_RULES.key: ("v1beta1", "v1alpha3"),
+    HTTP_ROUTES.key: ("v1beta1",),
 }
 """Older versions of built-in kinds that have the same shape: served and stored as the newest."""
 

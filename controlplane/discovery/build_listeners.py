@@ -1,6 +1,7 @@
 """Services and a pod's own ports -> listeners. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -9,27 +10,22 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.config.trace.v3 import http_tracer_pb2, opentelemetry_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
-from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.v3 import percent_pb2
 
-from controlplane.discovery.build_clusters import (
-    PASSTHROUGH,
-    TRACES,
-    ads_source,
-    duration,
-    inbound_name,
-    outbound_name,
-    socket_address,
-)
+from controlplane.discovery.build_clusters import PASSTHROUGH, TRACES, inbound_name, outbound_name
+from controlplane.discovery.build_filters import add_http_filters
+from controlplane.discovery.build_limits import PortLimits, add_limits
 from controlplane.discovery.build_routes import PROXY_ROUTES
 from controlplane.discovery.config import MeshSettings
 from controlplane.discovery.facts import PortFacts, Protocol, ServiceFacts
+from controlplane.discovery.messages import ads_source, duration, socket_address
 from controlplane.discovery.metadata import provenance_metadata
 from controlplane.discovery.resources import LDS, Resource, resource_of
+from policies.traffic import CompiledDestinationRule
 
 OUTBOUND_PORT = 15001
 INBOUND_PORT = 15006
@@ -52,10 +48,29 @@ def http_listener(port: int, settings: MeshSettings) -> Resource:
     return resource_of(LDS, name, listener, (f"rds:{port}", PASSTHROUGH))
 
 
-def service_listener(service: ServiceFacts, port: PortFacts, settings: MeshSettings) -> Resource | None:
-    """`CLUSTERIP_PORT` for a port that is TCP or not declared; None for HTTP ports and services without address."""
-    if port.protocol is Protocol.HTTP or not service.cluster_ip:
-        return None
+@dataclass(frozen=True, slots=True)
+class TcpLimits:
+    """How long a TCP connection may live; None: the proxy's default."""
+
+    idle_s: float | None = None
+    duration_s: float | None = None
+
+
+NO_LIMITS = TcpLimits()
+
+
+def tcp_limits(rule: CompiledDestinationRule | None, port: PortFacts) -> TcpLimits:
+    """What `rule` says about connections to a port that are not HTTP."""
+    if rule is None:
+        return NO_LIMITS
+    settings = rule.settings_for(port.number)
+    return TcpLimits(settings.tcp_idle_timeout_s, settings.max_connection_duration_s)
+
+
+def service_listener(
+    service: ServiceFacts, port: PortFacts, settings: MeshSettings, limits: TcpLimits = NO_LIMITS
+) -> Resource:
+    """`CLUSTERIP_PORT`, for a port that is TCP or not declared, of a service with an address."""
     name = f"{service.cluster_ip}_{port.number}"
     cluster = outbound_name(service.host, port.number)
     references = {cluster}
@@ -67,7 +82,7 @@ def service_listener(service: ServiceFacts, port: PortFacts, settings: MeshSetti
         _use_rds(manager, str(port.number))
         listener.filter_chains.append(_detected_chain(manager))
         references.add(f"rds:{port.number}")
-    listener.default_filter_chain.filters.append(_tcp_proxy(cluster, cluster))
+    listener.default_filter_chain.filters.append(_tcp_proxy(cluster, cluster, limits))
     return resource_of(LDS, name, listener, references)
 
 
@@ -81,7 +96,9 @@ def virtual_outbound() -> Resource:
     return resource_of(LDS, listener.name, listener, (PASSTHROUGH,))
 
 
-def virtual_inbound(ports: Iterable[InboundPort], settings: MeshSettings) -> Resource:
+def virtual_inbound(
+    ports: Iterable[InboundPort], settings: MeshSettings, limits: Iterable[PortLimits] = ()
+) -> Resource:
     """Where connections to the pod arrive: a chain per port that a Service targets, the rest passed through."""
     listener = listener_pb2.Listener(
         name="virtualInbound",
@@ -94,17 +111,18 @@ def virtual_inbound(ports: Iterable[InboundPort], settings: MeshSettings) -> Res
     ports = sorted(ports, key=lambda item: item[0])
     if any(protocol is Protocol.DETECT for _, protocol in ports):
         _add_detection(listener)
+    limited = {limit.port: limit for limit in limits}
     for port, protocol in ports:
         references.add(inbound_name(port))
-        listener.filter_chains.extend(_inbound_chains(port, protocol, settings))
+        listener.filter_chains.extend(_inbound_chains(port, protocol, settings, limited.get(port)))
     listener.default_filter_chain.filters.append(_tcp_proxy("inbound_passthrough", PASSTHROUGH))
     return resource_of(LDS, listener.name, listener, references)
 
 
-def _inbound_chains(port: int, protocol: Protocol, settings: MeshSettings) -> Iterable[Any]:
+def _inbound_chains(port: int, protocol: Protocol, settings: MeshSettings, limits: PortLimits | None) -> Iterable[Any]:
     cluster = inbound_name(port)
     if protocol is not Protocol.TCP:
-        manager = _http_manager(f"inbound_{port}", settings)
+        manager = _http_manager(f"inbound_{port}", settings, limits)
         manager.route_config.CopyFrom(_inbound_routes(port, cluster))
         chain = _detected_chain(manager) if protocol is Protocol.DETECT else _chain(manager)
         chain.filter_chain_match.destination_port.value = port
@@ -165,16 +183,22 @@ def _chain(manager: Any) -> Any:
     return listener_components_pb2.FilterChain(name=manager.stat_prefix, filters=[network])
 
 
-def _tcp_proxy(stat_prefix: str, cluster: str) -> Any:
+def _tcp_proxy(stat_prefix: str, cluster: str, limits: TcpLimits = NO_LIMITS) -> Any:
     network = listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy")
-    network.typed_config.Pack(tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix, cluster=cluster))
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=stat_prefix, cluster=cluster)
+    if limits.idle_s is not None:
+        proxy.idle_timeout.CopyFrom(duration(limits.idle_s))
+    if limits.duration_s is not None:
+        proxy.max_downstream_connection_duration.CopyFrom(duration(limits.duration_s))
+    network.typed_config.Pack(proxy)
     return network
 
 
-def _http_manager(stat_prefix: str, settings: MeshSettings) -> Any:
+def _http_manager(stat_prefix: str, settings: MeshSettings, limits: PortLimits | None = None) -> Any:
     manager = hcm_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
-    router = manager.http_filters.add(name="envoy.filters.http.router")
-    router.typed_config.Pack(router_pb2.Router())
+    if limits is not None:
+        add_limits(manager, limits)
+    add_http_filters(manager)
     manager.upgrade_configs.add(upgrade_type="websocket")
     manager.tracing.CopyFrom(_tracing(settings))
     if settings.access_log_path:

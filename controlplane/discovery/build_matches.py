@@ -37,7 +37,7 @@ def _header(condition: HeaderMatch) -> Any:
     if condition.match is None:
         built.present_match = True
     else:
-        built.string_match.CopyFrom(_string(condition.match))
+        built.string_match.CopyFrom(string_matcher(condition.match))
         built.treat_missing_header_as_empty = condition.missing_as_empty
     return built
 
@@ -47,11 +47,12 @@ def _query(condition: QueryMatch) -> Any:
     if condition.match is None:
         built.present_match = True
     else:
-        built.string_match.CopyFrom(_string(condition.match))
+        built.string_match.CopyFrom(string_matcher(condition.match))
     return built
 
 
-def _string(match: StringMatch) -> Any:
+def string_matcher(match: StringMatch) -> Any:
+    """type.matcher.v3.StringMatcher."""
     built = string_pb2.StringMatcher(ignore_case=match.ignore_case)
     match match.kind:
         case MatchKind.EXACT:

@@ -5,23 +5,39 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
-from controlplane.discovery.build_clusters import BLACK_HOLE, PASSTHROUGH, duration, outbound_name, uint32
+from controlplane.discovery.build_actions import (
+    Target,
+    Targets,
+    forward_action,
+    hash_policy,
+    mutate,
+    redirect_action,
+    retry_policy,
+)
+from controlplane.discovery.build_clusters import PASSTHROUGH, outbound_name
+from controlplane.discovery.build_filters import add_route_filters
 from controlplane.discovery.build_matches import route_match
 from controlplane.discovery.facts import Labels, ServiceFacts
+from controlplane.discovery.messages import duration
 from controlplane.discovery.metadata import provenance_metadata
 from controlplane.discovery.resources import RDS, Resource, length_delimited, resource_of_bytes
-from mesh.routing.table import DirectResponse, HeaderMutation, PathKind, Redirect
+from mesh.routing.table import DirectResponse
 from policies.hosts import service_aliases
-from policies.values import DEFAULT_RETRY, CompiledRoute, CompiledVirtualService, Destination, Forward, Match, Retry
+from policies.values import (
+    DEFAULT_RETRY,
+    CompiledRoute,
+    CompiledVirtualService,
+    Destination,
+    Forward,
+    Match,
+    RedirectTo,
+)
 
 PROXY_ROUTES = "http_proxy"
 """The route configuration of a proxy without interception: every service, by Host."""
 _VIRTUAL_HOSTS_FIELD = 2
-_REDIRECT_CODES = {301: 0, 302: 1, 303: 2, 307: 3, 308: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +70,13 @@ class HostRequest:
     service: ServiceFacts | None
     policy: CompiledVirtualService | None
     client: Client
-    destinations: tuple[tuple[str, str, ServiceFacts | None, bool], ...]
-    """(host, subset, its service, whether the subset exists) of every destination of `policy`, in order."""
+    destinations: tuple[Target, ...]
+    """Of every destination of `policy`; without one, of the service itself if it is balanced by a key."""
+
+    @property
+    def targets(self) -> Targets:
+        """Where routes lead."""
+        return Targets(self.port, self.destinations)
 
 
 def domains_of(
@@ -120,121 +141,42 @@ def _default_route(request: HostRequest, clusters: set[str]) -> Any:
     assert service is not None  # the caller's case
     name = outbound_name(service.host, request.port)
     clusters.add(name)
+    action = route_components_pb2.RouteAction(
+        cluster=name, timeout=duration(0), retry_policy=retry_policy(DEFAULT_RETRY)
+    )
+    key = request.targets.hash_key(Destination(host=service.host, port=request.port))
+    if key is not None:
+        action.hash_policy.append(hash_policy(key))
     return route_components_pb2.Route(
         name="default",
         match=route_components_pb2.RouteMatch(prefix="/"),
-        route=route_components_pb2.RouteAction(
-            cluster=name, timeout=duration(0), retry_policy=_retry_policy(DEFAULT_RETRY)
-        ),
+        route=action,
         metadata=provenance_metadata(service.provenance),
     )
 
 
 def _route(request: HostRequest, compiled: CompiledRoute, match: Match, clusters: set[str]) -> Any:
+    extra = {"replay": "any"} if compiled.repeats_any else {}
     route = route_components_pb2.Route(
-        name=compiled.name, match=route_match(match.request), metadata=provenance_metadata(compiled.provenance)
+        name=".".join(name for name in (compiled.name, match.name) if name),
+        match=route_match(match.request),
+        metadata=provenance_metadata(compiled.provenance, **extra),
+        stat_prefix=match.stat_prefix,
     )
-    _mutate(route, compiled.request_headers, compiled.response_headers)
+    mutate(route, compiled.request_headers, compiled.response_headers)
+    add_route_filters(route, compiled)
     match compiled.action:
         case Forward() as action:
-            route.route.CopyFrom(_forward(request, action, match, clusters))
-        case Redirect() as redirect:
-            route.redirect.CopyFrom(_redirect(redirect))
+            built, named = forward_action(action, match, request.targets)
+            route.route.CopyFrom(built)
+            clusters.update(named)
+        case RedirectTo() as redirect:
+            route.redirect.CopyFrom(redirect_action(redirect, request.port))
         case DirectResponse() as response:
             route.direct_response.status = response.status
             if response.body:
                 route.direct_response.body.inline_bytes = response.body
     return route
-
-
-def _forward(request: HostRequest, action: Forward, match: Match, clusters: set[str]) -> Any:
-    built = route_components_pb2.RouteAction(timeout=duration(action.timeout_s or 0))
-    branches = [(destination, _cluster_of(request, destination)) for destination in action.destinations]
-    clusters.update(name for _, name in branches)
-    first, name = branches[0]
-    if len(branches) == 1 and not (first.request_headers or first.response_headers):
-        built.cluster = name
-    else:
-        for destination, name in branches:
-            built.weighted_clusters.clusters.append(_branch(destination, name))
-    if action.retry.attempts:
-        built.retry_policy.CopyFrom(_retry_policy(action.retry))
-    if action.host_rewrite:
-        built.host_rewrite_literal = action.host_rewrite
-    if action.prefix_rewrite:
-        _rewrite_path(built, action.prefix_rewrite, match)
-    return built
-
-
-def _rewrite_path(action: Any, replacement: str, match: Match) -> None:
-    """Envoy's prefix_rewrite replaces what matched: a prefix, or the whole exact path."""
-    path = match.request.path
-    if path.kind is PathKind.PREFIX and path.value == "/" and replacement != "/":
-        replacement = replacement.rstrip("/") + "/"  # "/a" -> "/v2/a", not "/v2a"
-    action.prefix_rewrite = replacement
-
-
-def _branch(destination: Destination, name: str) -> Any:
-    branch = route_components_pb2.WeightedCluster.ClusterWeight(name=name, weight=uint32(destination.weight))
-    _mutate(branch, destination.request_headers, destination.response_headers)
-    return branch
-
-
-def _cluster_of(request: HostRequest, destination: Destination) -> str:
-    """The destination's cluster, or the black hole when it does not exist (any more): 503, and the rest goes on."""
-    for host, subset, service, exists in request.destinations:
-        if (host, subset) == (destination.host, destination.subset):
-            port = _port_of(service, destination.port, request.port) if service and exists else 0
-            return outbound_name(host, port, subset) if port else BLACK_HOLE
-    return BLACK_HOLE
-
-
-def _port_of(service: ServiceFacts, wanted: int, asked: int) -> int:
-    """The named port, else the service's only one, else the one the client addressed; 0 when there is no such port."""
-    if wanted:
-        return wanted if service.port(wanted) else 0
-    if len(service.ports) == 1:
-        return service.ports[0].number
-    return asked if service.port(asked) else 0
-
-
-def _retry_policy(retry: Retry) -> Any:
-    conditions = list(retry.retry_on)
-    if retry.statuses and "retriable-status-codes" not in conditions:
-        conditions.append("retriable-status-codes")
-    policy = route_components_pb2.RetryPolicy(
-        retry_on=",".join(conditions),
-        num_retries=uint32(retry.attempts),
-        retriable_status_codes=retry.statuses,
-        host_selection_retry_max_attempts=5,
-    )
-    predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
-    predicate.typed_config.Pack(previous_hosts_pb2.PreviousHostsPredicate())
-    if retry.per_try_timeout_s:
-        policy.per_try_timeout.CopyFrom(duration(retry.per_try_timeout_s))
-    return policy
-
-
-def _redirect(redirect: Redirect) -> Any:
-    return route_components_pb2.RedirectAction(
-        scheme_redirect=redirect.scheme,
-        host_redirect=redirect.host,
-        port_redirect=redirect.port,
-        path_redirect=redirect.path,
-        response_code=_REDIRECT_CODES[redirect.status],
-    )
-
-
-def _mutate(message: Any, request: HeaderMutation, response: HeaderMutation) -> None:
-    for kind, mutation in (("request", request), ("response", response)):
-        for header in mutation.add:
-            getattr(message, f"{kind}_headers_to_add").add(
-                header=base_pb2.HeaderValue(key=header.name, value=header.value),
-                append_action=base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
-                if header.append
-                else base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-        getattr(message, f"{kind}_headers_to_remove").extend(mutation.remove)
 
 
 def route_configuration(name: str, hosts: Iterable[BuiltHost], *, passes_unknown: bool) -> Resource:

@@ -5,58 +5,29 @@ concerned are built; otherwise the parts are gone through, and those whose input
 content is the same stay the same object, so that streams see at a glance that there is nothing to send.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
 
-from controlplane.discovery import build_clusters, build_endpoints, build_listeners, build_routes
+from controlplane.discovery import build_clusters, build_listeners, build_routes
+from controlplane.discovery.build_actions import Target
+from controlplane.discovery.build_limits import limits_of
 from controlplane.discovery.build_listeners import InboundPort
 from controlplane.discovery.build_routes import BuiltHost, Client, HostRequest
 from controlplane.discovery.config import MeshSettings
+from controlplane.discovery.endpoint_tables import EndpointTables
 from controlplane.discovery.facts import Labels, ObjectKey, PodFacts, Protocol, ServiceFacts
-from controlplane.discovery.policy_book import PoliciesInForce, PolicyBook
+from controlplane.discovery.localities import ANYWHERE, NOWHERE, Place
+from controlplane.discovery.memo import Memo
+from controlplane.discovery.policy_book import Policies, PoliciesInForce, PolicyBook
 from controlplane.discovery.resources import CDS, EDS, LDS, RDS, Resource, Table, same_or_new
 from controlplane.discovery.snapshot import Scope, Snapshot, Tables, check_references
 from controlplane.discovery.world import Dirty, World
-from policies.values import CompiledDestinationRule, CompiledVirtualService, Forward
+from policies.traffic import CompiledDestinationRule
+from policies.values import CompiledVirtualService, Destination
 
-T = TypeVar("T")
 _HTTP_PORT_FOR_HOSTS = 80
 """Hosts that are no Service are routed on this port. Source: Istio."""
-
-
-class _Memo:
-    """Values with the inputs they were made from. Entries not asked for in a round are dropped by `sweep`."""
-
-    def __init__(self) -> None:
-        self._entries: dict[Hashable, tuple[object, Any]] = {}
-        self._used: set[Hashable] = set()
-        self.builds = 0
-
-    def get(self, key: Hashable, inputs: object, build: Callable[[], T]) -> T:
-        self._used.add(key)
-        entry = self._entries.get(key)
-        if entry is not None and entry[0] == inputs:
-            value: T = entry[1]
-            return value
-        value = build()
-        self.builds += 1
-        self._entries[key] = (inputs, value)
-        return value
-
-    def sweep(self) -> None:
-        for key in self._entries.keys() - self._used:
-            del self._entries[key]
-        self._used.clear()
-
-
-@dataclass(slots=True)
-class _Assignments:
-    """The endpoint tables of one service under one DestinationRule."""
-
-    rule: CompiledDestinationRule | None
-    table: Mapping[str, Resource]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +35,8 @@ class _View:
     """What a namespace's proxies see of the policies; the same object while it is the same."""
 
     rules: Mapping[str, CompiledDestinationRule] = field(default_factory=dict)
+    hash_rules: Mapping[str, CompiledDestinationRule] = field(default_factory=dict)
+    """Those of `rules` that balance by a key of the request."""
     routes: Mapping[str, CompiledVirtualService] = field(default_factory=dict)
 
 
@@ -74,10 +47,9 @@ class Builder:
         self._world = world
         self._settings = settings
         self._book = PolicyBook()
-        self._memo = _Memo()
+        self._memo = Memo()
         self._fixed = build_clusters.fixed_clusters(settings)
-        self._assignments: dict[tuple[ObjectKey, str], _Assignments] = {}
-        self._pods: dict[ObjectKey, frozenset[ObjectKey]] = {}
+        self._endpoints = EndpointTables(world)
         self._scopes: dict[Scope, Tables] = {}
         self._shared_routes: dict[tuple[str, Labels, bool], Table] = {}
         """Route tables of the round under way."""
@@ -88,23 +60,40 @@ class Builder:
     @property
     def builds(self) -> int:
         """How many parts were built so far; for metrics and tests."""
-        return self._memo.builds
+        return self._memo.builds + self._endpoints.builds
 
     def settle_policies(self) -> None:
         """Compile the policies as they are now. Needed before `scope_of` and `build` when something structural changed."""
         world = self._world
-        self.policies = self._book.settle(
-            world.virtual_services, world.destination_rules, tuple(world.services.values()), world.domain
+        policies = Policies(
+            virtual_services=world.virtual_services,
+            destination_rules=world.destination_rules,
+            http_routes=world.http_routes,
+            traffic_limits=world.traffic_limits,
         )
+        self.policies = self._book.settle(policies, tuple(world.services.values()), world.domain)
 
-    def scope_of(self, namespace: str, labels: Mapping[str, str], pod: PodFacts | None, *, intercepts: bool) -> Scope:
-        """The scope of a proxy with these labels."""
+    def scope_of(
+        self, namespace: str, labels: Mapping[str, str], pod: PodFacts | None, *, intercepts: bool, node: str = ""
+    ) -> Scope:
+        """The scope of a proxy with these labels, on this node (or the pod's)."""
+        inbound = self._inbound_ports(namespace, labels, pod) if intercepts else ()
         return Scope(
             namespace=namespace,
             labels=self._asked_labels(labels),
             intercepts=intercepts,
-            inbound=self._inbound_ports(namespace, labels, pod) if intercepts else (),
+            inbound=inbound,
+            limits=limits_of(self.policies.traffic_limits, namespace, labels, (port for port, _ in inbound)),
+            place=self._place(labels, pod.node if pod is not None and pod.node else node),
         )
+
+    def _place(self, labels: Mapping[str, str], node: str) -> Place:
+        """Proxies share their tables wherever they are, until a policy asks for the place."""
+        asked = self.policies.asked_place
+        if asked is None:
+            return ANYWHERE
+        own = tuple(sorted((key, value) for key, value in labels.items() if key in asked))
+        return Place(self._world.localities.get(node, NOWHERE), own)
 
     def _asked_labels(self, labels: Mapping[str, str]) -> Labels:
         asked = {
@@ -142,7 +131,8 @@ class Builder:
         views: dict[str, _View] = {}
         for namespace in {scope.namespace for scope in wanted}:
             views[namespace] = self._view(namespace)
-        self._refresh_endpoints(dirty, views)
+        clients = {(scope.namespace, scope.place) for scope in wanted}
+        self._endpoints.refresh(dirty.endpoints_of, ((views[name].rules, place) for name, place in clients))
         tables: dict[Scope, Tables] = {}
         self._shared_routes.clear()
         for scope in wanted:
@@ -155,8 +145,7 @@ class Builder:
             self._kept_inbound = {key: ports for key, ports in self._kept_inbound.items() if key in self._world.pods}
         self._scopes = tables
         self._serial += 1
-        pods = frozenset().union(*self._pods.values()) if self._pods else frozenset()
-        return Snapshot(serial=self._serial, scopes=tables, pods=pods)
+        return Snapshot(serial=self._serial, scopes=tables, pods=self._endpoints.pods())
 
     def _view(self, namespace: str) -> _View:
         rules = {
@@ -164,48 +153,20 @@ class Builder:
             for service in self._world.services.values()
             if (rule := self.policies.rule_for(service.host, namespace)) is not None
         }
-        return _View(rules=rules, routes=self.policies.routes_by_host(namespace))
+        hash_rules = {host: rule for host, rule in rules.items() if rule.asks_for_key}
+        return _View(rules=rules, hash_rules=hash_rules, routes=self.policies.routes_by_host(namespace))
 
-    def _refresh_endpoints(self, dirty: Dirty, views: Mapping[str, _View]) -> None:
-        services = self._world.services
-        for key in dirty.endpoints_of:
-            self._pods.pop(key, None)
-            for variant in [k for k in self._assignments if k[0] == key]:
-                del self._assignments[variant]
-        used = {(k, name) for k in services for name in self._variants(k, views)}
-        for unused in self._assignments.keys() - used:
-            del self._assignments[unused]
-        for key in services:
-            if key not in self._pods:
-                self._pods[key] = build_endpoints.pods_of(self._world.endpoints(key))
-        for gone in self._pods.keys() - services.keys():
-            del self._pods[gone]
-
-    def _variants(self, key: ObjectKey, views: Mapping[str, _View]) -> set[str]:
-        host = self._world.services[key].host
-        return {rule.key if (rule := view.rules.get(host)) is not None else "" for view in views.values()}
-
-    def _assignment(self, service: ServiceFacts, rule: CompiledDestinationRule | None) -> Mapping[str, Resource]:
-        key = (service.namespace, service.name), rule.key if rule is not None else ""
-        known = self._assignments.get(key)
-        if known is None or known.rule != rule:
-            endpoints = self._world.endpoints((service.namespace, service.name))
-            known = _Assignments(rule, build_endpoints.service_endpoints(service, rule, endpoints))
-            self._assignments[key] = known
-            self._memo.builds += 1
-        return known.table
-
-    def _endpoints_table(self, view: _View, old: Table | None) -> Table:
+    def _endpoints_table(self, scope: Scope, view: _View, old: Table | None) -> Table:
         table: dict[str, Resource] = {}
         for service in self._world.services.values():
-            table.update(self._assignment(service, view.rules.get(service.host)))
+            table.update(self._endpoints.of(service, view.rules.get(service.host), scope.place))
         return same_or_new(old, table)
 
     def _scope_tables(self, scope: Scope, view: _View, dirty: Dirty) -> Tables:
         old = self._scopes.get(scope)
         if old is None or dirty.is_structural:
             return self._tables(scope, view, old)
-        built = self._with_endpoints(old, view, dirty) if dirty.endpoints_of else old
+        built = self._with_endpoints(scope, view, old, dirty) if dirty.endpoints_of else old
         if dirty.has_new_routes:
             routes = self._routes_table(scope, view, old[RDS])
             built = built if routes is old[RDS] else {**built, RDS: routes}
@@ -218,12 +179,12 @@ class Builder:
             self._shared_routes[key] = same_or_new(old, self._routes(scope, view))
         return self._shared_routes[key]
 
-    def _with_endpoints(self, old: Tables, view: _View, dirty: Dirty) -> Tables:
+    def _with_endpoints(self, scope: Scope, view: _View, old: Tables, dirty: Dirty) -> Tables:
         """Only the assignments of the services whose endpoints changed."""
         changed: dict[str, Resource] = {}
         for key in dirty.endpoints_of:
             if (service := self._world.services.get(key)) is not None:
-                changed.update(self._assignment(service, view.rules.get(service.host)))
+                changed.update(self._endpoints.of(service, view.rules.get(service.host), scope.place))
         table = old[EDS]
         if all(name in table and table[name].version == new.version for name, new in changed.items()):
             return old
@@ -233,8 +194,8 @@ class Builder:
         previous: Tables = old or {}
         return {
             CDS: same_or_new(previous.get(CDS), self._clusters(scope, view)),
-            EDS: self._endpoints_table(view, previous.get(EDS)),
-            LDS: same_or_new(previous.get(LDS), self._listeners(scope)),
+            EDS: self._endpoints_table(scope, view, previous.get(EDS)),
+            LDS: same_or_new(previous.get(LDS), self._listeners(scope, view)),
             RDS: self._routes_table(scope, view, previous.get(RDS)),
         }
 
@@ -254,7 +215,7 @@ class Builder:
             table[cluster.name] = cluster
         return table
 
-    def _listeners(self, scope: Scope) -> dict[str, Resource]:
+    def _listeners(self, scope: Scope, view: _View) -> dict[str, Resource]:
         settings = self._settings
         if not scope.intercepts:
             listener = self._memo.get("proxy listener", (), lambda: build_listeners.proxy_listener(settings))
@@ -262,28 +223,29 @@ class Builder:
         built = [
             self._memo.get("virtual outbound", (), build_listeners.virtual_outbound),
             self._memo.get(
-                ("virtual inbound", scope.inbound),
+                ("virtual inbound", scope.inbound, scope.limits),
                 (),
-                lambda: build_listeners.virtual_inbound(scope.inbound, settings),
+                lambda: build_listeners.virtual_inbound(scope.inbound, settings, scope.limits),
             ),
-            *self._service_listeners(),
+            *self._service_listeners(view),
         ]
         return {listener.name: listener for listener in built}
 
-    def _service_listeners(self) -> Iterable[Resource]:
+    def _service_listeners(self, view: _View) -> Iterable[Resource]:
         settings = self._settings
         http_ports: set[int] = set()
         for service in self._world.services.values():
             for port in service.ports:
                 if port.protocol is not Protocol.TCP:
                     http_ports.add(port.number)
-                listener = self._memo.get(
-                    ("listener", service.host, port.number),
+                if port.protocol is Protocol.HTTP or not service.cluster_ip:
+                    continue
+                limits = build_listeners.tcp_limits(view.rules.get(service.host), port)
+                yield self._memo.get(
+                    ("listener", service.host, port.number, limits),
                     (service, port),
-                    partial(build_listeners.service_listener, service, port, settings),
+                    partial(build_listeners.service_listener, service, port, settings, limits),
                 )
-                if listener is not None:
-                    yield listener
         for number in sorted(http_ports):
             yield self._memo.get(
                 ("http listener", number),
@@ -349,6 +311,8 @@ class Builder:
         service: ServiceFacts | None,
     ) -> BuiltHost:
         policy = view.routes.get(host)
+        if policy is not None and policy.ports and port not in policy.ports:
+            policy = None
         request = HostRequest(
             host=host,
             port=port,
@@ -356,24 +320,30 @@ class Builder:
             service=service,
             policy=policy,
             client=Client(namespace=scope.namespace, labels=scope.labels),
-            destinations=self._destinations(view, policy),
+            destinations=self._targets(view, policy, service),
         )
         key = ("host", host, port, domains, scope.namespace, scope.labels)
         return self._memo.get(key, request, lambda: build_routes.build_host(request))
 
-    def _destinations(
-        self, view: _View, policy: CompiledVirtualService | None
-    ) -> tuple[tuple[str, str, ServiceFacts | None, bool], ...]:
+    def _targets(
+        self, view: _View, policy: CompiledVirtualService | None, service: ServiceFacts | None
+    ) -> tuple[Target, ...]:
         if policy is None:
-            return ()
-        found: dict[tuple[str, str], tuple[str, str, ServiceFacts | None, bool]] = {}
-        for route in policy.routes:
-            for target in route.action.destinations if isinstance(route.action, Forward) else ():
-                rule = view.rules.get(target.host)
-                exists = not target.subset or (rule is not None and target.subset in rule.subsets)
-                service = self._service_by_host(target.host)
-                found[target.host, target.subset] = (target.host, target.subset, service, exists)
-        return tuple(found.values())
+            rule = view.hash_rules.get(service.host) if service is not None else None
+            return (self._target(view, Destination(host=rule.host)),) if rule is not None else ()
+        named = policy.destinations()
+        return tuple({(d.host, d.subset): self._target(view, d) for d in named}.values())
+
+    def _target(self, view: _View, destination: Destination) -> Target:
+        host, subset = destination.host, destination.subset
+        rule = view.rules.get(host)
+        return Target(
+            host=host,
+            subset=subset,
+            service=self._service_by_host(host),
+            exists=not subset or (rule is not None and subset in rule.subsets),
+            rule=view.hash_rules.get(host),
+        )
 
     def _service_by_host(self, host: str) -> ServiceFacts | None:
         name, _, rest = host.partition(".")

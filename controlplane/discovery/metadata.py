@@ -11,8 +11,8 @@ from mesh.routing.table import Provenance
 METADATA_KEY = "meshwork.dev"
 
 
-def provenance_metadata(provenance: Provenance) -> Any:
-    """core.v3.Metadata with kind, namespace, name, field, file and line; empty fields are left out."""
+def provenance_metadata(provenance: Provenance, **extra: str) -> Any:
+    """core.v3.Metadata with kind, namespace, name, field, file and line, and `extra`; empty fields are left out."""
     values: dict[str, str | int] = {
         "kind": provenance.kind,
         "namespace": provenance.namespace,
@@ -20,6 +20,7 @@ def provenance_metadata(provenance: Provenance) -> Any:
         "field": provenance.field,
         "file": provenance.file,
         "line": provenance.line,
+        **extra,
     }
     return _metadata({key: value for key, value in values.items() if value})
 

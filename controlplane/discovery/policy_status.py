@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from controlplane.discovery.facts import ObjectKey
-from controlplane.discovery.policy_book import PolicyId, Verdict
 from controlplane.discovery.proxies import ConnectedProxy, ProxyRegistry
 from controlplane.discovery.snapshot import Snapshot
-from mesh.api.meta import Condition
+from controlplane.discovery.status_text import NOT_ACCEPTED, CurrentStatus, Finding, render_status
+from controlplane.discovery.verdicts import PolicyId, Verdict
 from mesh.api.resources import Json
 from mesh.clock import Clock
 
@@ -81,7 +81,7 @@ class PolicyStatusTracker:
                 tracked.refused[proxy.name] = reason
                 self._on_change(policy, 0.0)
 
-    def desired(self, policy: PolicyId, current: Iterable[Condition], now: str) -> Json | None:
+    def desired(self, policy: PolicyId, current: CurrentStatus, now: str) -> Json | None:
         """The status to write, or None when there is nothing to say yet. `now` is an RFC 3339 time for transitions."""
         tracked = self._tracked.get(policy)
         if tracked is None:
@@ -89,22 +89,12 @@ class PolicyStatusTracker:
         programmed = self._programmed(tracked)
         if programmed is None:
             return None
-        verdict = tracked.verdict
-        accepted = ("True" if verdict.is_accepted else "False", verdict.reason, verdict.message)
-        generation = verdict.generation
-        old = {condition.type: condition for condition in current}
-        return {
-            "observedGeneration": generation,
-            "conditions": [
-                _condition("Accepted", *accepted, generation, old.get("Accepted"), now),
-                _condition("Programmed", *programmed, generation, old.get("Programmed"), now),
-            ],
-        }
+        return render_status(tracked.verdict, programmed, current, now)
 
-    def _programmed(self, tracked: _Tracked) -> tuple[str, str, str] | None:
+    def _programmed(self, tracked: _Tracked) -> Finding | None:
         """(status, reason, message), or None while it is too early to tell."""
         if not tracked.verdict.is_accepted:
-            return "False", "NotAccepted", "this generation is not accepted, see the condition Accepted"
+            return NOT_ACCEPTED
         if tracked.refused:
             proxies = "; ".join(f"{name}: {why}" for name, why in sorted(tracked.refused.items())[:_NAMES_SHOWN])
             return "False", "Refused", f"{len(tracked.refused)} proxies refused it: {proxies}"
@@ -123,31 +113,3 @@ class PolicyStatusTracker:
         if behind:
             return sorted(proxy.name for proxy in behind)
         return sorted(f"{name}.{namespace} (not connected)" for namespace, name in self._absent())
-
-
-def _condition(
-    type_: str, status: str, reason: str, message: str, generation: int, old: Condition | None, now: str
-) -> Json:
-    same = old is not None and old.status == status and bool(old.last_transition_time)
-    return {
-        "type": type_,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "observedGeneration": generation,
-        "lastTransitionTime": old.last_transition_time if same and old is not None else now,
-    }
-
-
-def says_the_same(desired: Json, current: Iterable[Condition]) -> bool:
-    """Whether writing `desired` would tell a reader nothing new (the number of proxies in a message does not count)."""
-    old = {c.type: (c.status, c.reason, c.observed_generation, _stable(c.reason, c.message)) for c in current}
-    new = {
-        c["type"]: (c["status"], c["reason"], c["observedGeneration"], _stable(c["reason"], c["message"]))
-        for c in desired["conditions"]
-    }
-    return old == new
-
-
-def _stable(reason: str, message: str) -> str:
-    return "" if reason == "Programmed" else message

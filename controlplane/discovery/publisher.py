@@ -105,7 +105,9 @@ class Publisher:
     def _scope_of(self, identity: ProxyIdentity) -> Scope:
         pod = self._world.pods.get(identity.key)
         labels = dict(pod.labels) if pod is not None else identity.labels
-        return self.builder.scope_of(identity.namespace, labels, pod, intercepts=identity.intercepts)
+        return self.builder.scope_of(
+            identity.namespace, labels, pod, intercepts=identity.intercepts, node=identity.node
+        )
 
     def _show(self, proxy: ConnectedProxy) -> None:
         proxy.state.show(self.tables_of(proxy))

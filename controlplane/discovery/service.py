@@ -11,18 +11,32 @@ from controlplane.discovery.authentication import TokenChecker
 from controlplane.discovery.config import DiscoveryConfig
 from controlplane.discovery.drains import DrainTracker
 from controlplane.discovery.facts import ObjectKey, PodFacts, pod_facts, service_facts, slice_facts
+from controlplane.discovery.localities import node_locality
 from controlplane.discovery.monitor import serve_monitor
 from controlplane.discovery.policy_status import PolicyStatusTracker
 from controlplane.discovery.publisher import Observer, Publisher
 from controlplane.discovery.status_writer import StatusWriter
 from controlplane.discovery.system_services import ensure_system_services
 from controlplane.discovery.world import World
-from mesh.api.core import Service
+from mesh.api.core import Node, Service
 from mesh.api.discovery import EndpointSlice
+from mesh.api.gateway import HttpRoute
 from mesh.api.meta import ObjectView
 from mesh.api.networking import DestinationRule, VirtualService
 from mesh.api.pod import Pod
-from mesh.api.resources import DESTINATION_RULES, ENDPOINT_SLICES, PODS, SERVICES, VIRTUAL_SERVICES, Json, Resource
+from mesh.api.resources import (
+    DESTINATION_RULES,
+    ENDPOINT_SLICES,
+    HTTP_ROUTES,
+    NODES,
+    PODS,
+    SERVICES,
+    TRAFFIC_LIMITS,
+    VIRTUAL_SERVICES,
+    Json,
+    Resource,
+)
+from mesh.api.traffic_limit import TrafficLimit
 from mesh.client.errors import ApiError
 from mesh.client.informer import Change, Informer
 from mesh.client.rest import ApiClient
@@ -79,8 +93,11 @@ class Discovery:
                 ENDPOINT_SLICES, EndpointSlice.of, lambda k, v: world.put_slice(k, slice_facts(v) if v else None)
             ),
             self._pod_informer(),
+            self._informer(NODES, Node.of, lambda k, v: world.put_node(k[1], node_locality(v) if v else None)),
             self._informer(VIRTUAL_SERVICES, VirtualService.of, world.put_virtual_service),
             self._informer(DESTINATION_RULES, DestinationRule.of, world.put_destination_rule),
+            self._informer(HTTP_ROUTES, HttpRoute.of, world.put_http_route),
+            self._informer(TRAFFIC_LIMITS, TrafficLimit.of, world.put_traffic_limit),
         )
 
     def _informer(

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.discovery.build_limits import PortLimits
 from controlplane.discovery.build_listeners import InboundPort
 from controlplane.discovery.errors import SnapshotError
 from controlplane.discovery.facts import Labels, ObjectKey
+from controlplane.discovery.localities import ANYWHERE, Place
 from controlplane.discovery.resources import CDS, EDS, IN_ORDER, LDS, RDS, Table
 
 
@@ -20,6 +22,10 @@ class Scope:
     """INTERCEPTION_MODE is REDIRECT."""
     inbound: tuple[InboundPort, ...] = ()
     """Its own ports, sorted."""
+    limits: tuple[PortLimits, ...] = ()
+    """What is let in at those of its own ports that have a limit."""
+    place: Place = ANYWHERE
+    """Where it is, if some policy asks."""
 
 
 Tables = Mapping[str, Table]

@@ -3,16 +3,18 @@
 import asyncio
 import datetime
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from controlplane.discovery.drains import DrainTracker
 from controlplane.discovery.facts import DRAINED_CONDITION, ObjectKey
-from controlplane.discovery.policy_book import PolicyId
-from controlplane.discovery.policy_status import PolicyStatusTracker, says_the_same
+from controlplane.discovery.policy_status import PolicyStatusTracker
+from controlplane.discovery.status_text import CurrentStatus, says_the_same
+from controlplane.discovery.verdicts import PolicyId
 from controlplane.discovery.world import World
-from mesh.api.meta import Condition
-from mesh.api.resources import PODS, VIRTUAL_SERVICES, Json
+from mesh.api.networking import DestinationRule, VirtualService
+from mesh.api.resources import DESTINATION_RULES, HTTP_ROUTES, PODS, TRAFFIC_LIMITS, VIRTUAL_SERVICES, Json, Resource
+from mesh.api.traffic_limit import TrafficLimit
 from mesh.client.errors import ApiError, NotFoundError
 from mesh.client.rest import ApiClient, PatchType
 from mesh.client.work_queue import QueueClosedError, WorkQueue
@@ -64,7 +66,7 @@ class StatusWriter:
                 spawn(group, _work(self._drains, write_drained), name=f"drain {number}")
 
     async def _write_status(self, tracker: PolicyStatusTracker, policy: PolicyId) -> None:
-        current = self._conditions(policy)
+        current = self._current(policy)
         if current is None:
             self._written.pop(policy, None)
             return
@@ -80,10 +82,18 @@ class StatusWriter:
             return
         self._written[policy] = desired
 
-    def _conditions(self, policy: PolicyId) -> tuple[Condition, ...] | None:
+    def _current(self, policy: PolicyId) -> CurrentStatus | None:
+        """What is written now; None when the policy is gone."""
         world, key = self._world, (policy.namespace, policy.name)
-        objects = world.virtual_services if policy.resource == VIRTUAL_SERVICES else world.destination_rules
-        found = objects.get(key)
+        if policy.resource == HTTP_ROUTES:
+            route = world.http_routes.get(key)
+            return route.status.parents if route is not None else None
+        objects: Mapping[Resource, Mapping[ObjectKey, VirtualService | DestinationRule | TrafficLimit]] = {
+            VIRTUAL_SERVICES: world.virtual_services,
+            DESTINATION_RULES: world.destination_rules,
+            TRAFFIC_LIMITS: world.traffic_limits,
+        }
+        found = objects[policy.resource].get(key)
         return found.status.conditions if found is not None else None
 
     async def _write_drained(self, tracker: DrainTracker, pod: ObjectKey) -> None:

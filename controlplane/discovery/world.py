@@ -4,7 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.discovery.facts import EndpointFacts, ObjectKey, PodFacts, ServiceFacts, SliceFacts
+from controlplane.discovery.localities import NOWHERE, Locality
+from mesh.api.gateway import HttpRoute
 from mesh.api.networking import DestinationRule, VirtualService
+from mesh.api.traffic_limit import TrafficLimit
+
+_Policy = VirtualService | DestinationRule | HttpRoute | TrafficLimit
 
 
 @dataclass(slots=True)
@@ -12,9 +17,9 @@ class Dirty:
     """What has changed since the last build."""
 
     is_structural: bool = False
-    """Services, DestinationRules or pods' labels: anything may have to be built again."""
+    """Services, DestinationRules, TrafficLimits, nodes' places or pods' labels: anything may have to be built again."""
     has_new_routes: bool = False
-    """VirtualServices: only routes have to be built again."""
+    """VirtualServices or HTTPRoutes: only routes have to be built again."""
     endpoints_of: set[ObjectKey] = field(default_factory=set)
     """Services whose endpoints changed."""
     has_removals: bool = False
@@ -38,6 +43,10 @@ class World:
         self.pods: dict[ObjectKey, PodFacts] = {}
         self.virtual_services: dict[ObjectKey, VirtualService] = {}
         self.destination_rules: dict[ObjectKey, DestinationRule] = {}
+        self.http_routes: dict[ObjectKey, HttpRoute] = {}
+        self.traffic_limits: dict[ObjectKey, TrafficLimit] = {}
+        self.localities: dict[str, Locality] = {}
+        """node -> where it is; nodes that do not tell are left out."""
         self.dirty = Dirty()
         self._slices: dict[ObjectKey, SliceFacts] = {}
         self._slices_of: dict[ObjectKey, set[ObjectKey]] = {}
@@ -101,6 +110,18 @@ class World:
         if facts is None:
             self._services_of_pod.pop(key, None)
 
+    def put_node(self, name: str, locality: Locality | None) -> None:
+        """Add, replace or (None) remove a node. Only its place touches anything."""
+        new = locality or NOWHERE
+        if self.localities.get(name, NOWHERE) == new:
+            return
+        if new == NOWHERE:
+            del self.localities[name]
+        else:
+            self.localities[name] = new
+        self.dirty.is_structural = True
+        self.dirty.endpoints_of |= self.services.keys()
+
     def put_virtual_service(self, key: ObjectKey, policy: VirtualService | None) -> None:
         """Add, replace or (None) remove a VirtualService. Changes of the status touch nothing."""
         old = self.virtual_services.get(key)
@@ -109,6 +130,24 @@ class World:
         else:
             self.virtual_services[key] = policy
         self.dirty.has_new_routes |= not _same_policy(old, policy)
+
+    def put_http_route(self, key: ObjectKey, policy: HttpRoute | None) -> None:
+        """Add, replace or (None) remove an HTTPRoute. Changes of the status touch nothing."""
+        old = self.http_routes.get(key)
+        if policy is None:
+            self.http_routes.pop(key, None)
+        else:
+            self.http_routes[key] = policy
+        self.dirty.has_new_routes |= not _same_policy(old, policy)
+
+    def put_traffic_limit(self, key: ObjectKey, policy: TrafficLimit | None) -> None:
+        """Add, replace or (None) remove a TrafficLimit. Changes of the status touch nothing."""
+        old = self.traffic_limits.get(key)
+        if policy is None:
+            self.traffic_limits.pop(key, None)
+        else:
+            self.traffic_limits[key] = policy
+        self.dirty.is_structural |= not _same_policy(old, policy)
 
     def put_destination_rule(self, key: ObjectKey, policy: DestinationRule | None) -> None:
         """Add, replace or (None) remove a DestinationRule. Changes of the status touch nothing."""
@@ -119,13 +158,20 @@ class World:
             self.destination_rules[key] = policy
         self.dirty.is_structural |= not _same_policy(old, policy)
 
-    def endpoints(self, service: ObjectKey) -> Iterator[tuple[EndpointFacts, PodFacts | None]]:
-        """The service's usable endpoints with their pods, in no particular order; pods on their way out are left out."""
+    def endpoints(self, service: ObjectKey) -> Iterator[tuple[EndpointFacts, PodFacts | None, Locality]]:
+        """The service's usable endpoints with their pods and places, in no particular order; pods on their way out are left out."""
         for key in self._slices_of.get(service, ()):
             for endpoint in self._slices[key].endpoints:
                 pod = self.pods.get(endpoint.pod) if endpoint.pod is not None else None
                 if pod is None or not pod.is_terminating:
-                    yield endpoint, pod
+                    yield endpoint, pod, self._place_of(endpoint, pod)
+
+    def _place_of(self, endpoint: EndpointFacts, pod: PodFacts | None) -> Locality:
+        node = pod.node if pod is not None and pod.node else endpoint.node
+        found = self.localities.get(node)
+        if found is not None:
+            return found
+        return Locality(zone=endpoint.zone) if endpoint.zone else NOWHERE
 
     def services_by_namespace(self) -> Mapping[str, list[ServiceFacts]]:
         """Every service, grouped."""
@@ -145,7 +191,7 @@ def _scope_part(pod: PodFacts | None) -> object:
     return (pod.labels, pod.container_ports) if pod is not None else None
 
 
-def _same_policy(old: VirtualService | DestinationRule | None, new: VirtualService | DestinationRule | None) -> bool:
+def _same_policy(old: _Policy | None, new: _Policy | None) -> bool:
     if old is None or new is None:
         return old is new
     same_meta = (

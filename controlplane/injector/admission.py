@@ -7,7 +7,16 @@ told through the functions given at construction (the API server's `errors.refus
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from mesh.api.resources import DESTINATION_RULES, NAMESPACES, PODS, VIRTUAL_SERVICES, Json, Resource
+from mesh.api.resources import (
+    DESTINATION_RULES,
+    HTTP_ROUTES,
+    NAMESPACES,
+    PODS,
+    TRAFFIC_LIMITS,
+    VIRTUAL_SERVICES,
+    Json,
+    Resource,
+)
 from policies.errors import InjectionError
 from policies.injection import DEFAULT_CONFIG, InjectionConfig, decide, inject_pod
 from policies.validation import validate_policy
@@ -59,7 +68,7 @@ class SidecarInjector:
 
 
 class PolicyGate:
-    """Refuses VirtualServices and DestinationRules that are wrong in themselves.
+    """Refuses VirtualServices, DestinationRules, HTTPRoutes and TrafficLimits that are wrong in themselves.
 
     References to hosts and subsets are not looked at: these may come later. Discovery reports them in the status.
     """
@@ -69,7 +78,7 @@ class PolicyGate:
 
     async def admit(self, request: Request) -> Json:
         """The object unchanged. Raises what `refuse` makes of every error, each with its field path."""
-        kinds = (VIRTUAL_SERVICES.key, DESTINATION_RULES.key)
+        kinds = (VIRTUAL_SERVICES.key, DESTINATION_RULES.key, HTTP_ROUTES.key, TRAFFIC_LIMITS.key)
         if request.operation == "DELETE" or request.resource.key not in kinds or request.subresource:
             return request.object
         if errors := validate_policy(request.object):

@@ -6,9 +6,8 @@ never seems to work when it does not. Durations are texts such as `1.5s`, `250ms
 
 from collections.abc import Mapping
 
-import msgspec
-
 from mesh.api.meta import Condition, ObjectView, View
+from mesh.api.traffic_policy import PortSelector, TrafficPolicy
 
 
 class StringMatch(View, frozen=True, kw_only=True):
@@ -34,11 +33,10 @@ class HttpMatchRequest(View, frozen=True, kw_only=True):
     port: int = 0
     source_labels: Mapping[str, str] = {}
     source_namespace: str = ""
+    gateways: tuple[str, ...] = ()
+    """Without `mesh` among them (and not empty) the match is not for sidecars."""
     ignore_uri_case: bool = False
-
-
-class PortSelector(View, frozen=True, kw_only=True):
-    number: int = 0
+    stat_prefix: str = ""
 
 
 class Destination(View, frozen=True, kw_only=True):
@@ -73,20 +71,34 @@ class HttpRetry(View, frozen=True, kw_only=True):
     retry_on: str = ""
     """Comma-separated conditions and status codes; "" means Meshwork's default."""
     retry_remote_localities: bool | None = None
+    retry_ignore_previous_hosts: bool = True
+    """Prefer hosts that have not been tried."""
+    backoff: str = ""
+    """The base interval between tries; "" means Envoy's 25ms."""
 
 
 class HttpRedirect(View, frozen=True, kw_only=True):
     uri: str = ""
     authority: str = ""
     port: int = 0
+    derive_port: str = ""
+    """Instead of port: FROM_PROTOCOL_DEFAULT or FROM_REQUEST_PORT."""
     scheme: str = ""
     redirect_code: int = 301
+
+
+class RegexRewrite(View, frozen=True, kw_only=True):
+    match: str = ""
+    """RE2; every part of the path that matches is replaced."""
+    rewrite: str = ""
+    """May refer to groups as \\1."""
 
 
 class HttpRewrite(View, frozen=True, kw_only=True):
     uri: str = ""
     """Replaces the matched prefix (or the whole path for an exact match)."""
     authority: str = ""
+    uri_regex_rewrite: RegexRewrite | None = None
 
 
 class HttpBody(View, frozen=True, kw_only=True):
@@ -100,6 +112,52 @@ class HttpDirectResponse(View, frozen=True, kw_only=True):
     body: HttpBody | None = None
 
 
+class Percent(View, frozen=True, kw_only=True):
+    value: float = 0.0
+    """0 to 100."""
+
+
+class HttpMirror(View, frozen=True, kw_only=True):
+    destination: Destination = Destination()
+    percentage: Percent | None = None
+    """None: every request."""
+
+
+class Delegate(View, frozen=True, kw_only=True):
+    """Refused: see policies.virtual_service."""
+
+    name: str = ""
+    namespace: str = ""
+
+
+class CorsPolicy(View, frozen=True, kw_only=True):
+    allow_origins: tuple[StringMatch, ...] = ()
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: str = ""
+    allow_credentials: bool | None = None
+    unmatched_preflights: str = ""
+    """FORWARD (as unset) or IGNORE."""
+
+
+class FaultDelay(View, frozen=True, kw_only=True):
+    fixed_delay: str = ""
+    percentage: Percent | None = None
+
+
+class FaultAbort(View, frozen=True, kw_only=True):
+    http_status: int | None = None
+    grpc_status: str = ""
+    """Refused: see policies.route_faults."""
+    percentage: Percent | None = None
+
+
+class HttpFault(View, frozen=True, kw_only=True):
+    delay: FaultDelay | None = None
+    abort: FaultAbort | None = None
+
+
 class HttpRoute(View, frozen=True, kw_only=True):
     name: str = ""
     match: tuple[HttpMatchRequest, ...] = ()
@@ -107,9 +165,15 @@ class HttpRoute(View, frozen=True, kw_only=True):
     route: tuple[HttpRouteDestination, ...] = ()
     redirect: HttpRedirect | None = None
     direct_response: HttpDirectResponse | None = None
+    delegate: Delegate | None = None
     rewrite: HttpRewrite | None = None
     timeout: str = ""
     retries: HttpRetry | None = None
+    fault: HttpFault | None = None
+    mirror: Destination | None = None
+    mirror_percentage: Percent | None = None
+    mirrors: tuple[HttpMirror, ...] = ()
+    cors_policy: CorsPolicy | None = None
     headers: Headers = Headers()
 
 
@@ -130,58 +194,6 @@ class PolicyStatus(View, frozen=True, kw_only=True):
 class VirtualService(ObjectView, frozen=True, kw_only=True):
     spec: VirtualServiceSpec = VirtualServiceSpec()
     status: PolicyStatus = PolicyStatus()
-
-
-class TcpSettings(View, frozen=True, kw_only=True):
-    max_connections: int = 0
-    connect_timeout: str = ""
-    idle_timeout: str = ""
-
-
-class HttpSettings(View, frozen=True, kw_only=True):
-    http1_max_pending_requests: int = msgspec.field(name="http1MaxPendingRequests", default=0)
-    http2_max_requests: int = msgspec.field(name="http2MaxRequests", default=0)
-    """Active requests to the host, HTTP/1.1 too (Envoy's max_requests)."""
-    max_requests_per_connection: int = 0
-    max_retries: int = 0
-    idle_timeout: str = ""
-
-
-class ConnectionPoolSettings(View, frozen=True, kw_only=True):
-    tcp: TcpSettings = TcpSettings()
-    http: HttpSettings = HttpSettings()
-
-
-class LoadBalancerSettings(View, frozen=True, kw_only=True):
-    simple: str = ""
-    """LEAST_REQUEST (default), ROUND_ROBIN, RANDOM; UNSPECIFIED and LEAST_CONN mean LEAST_REQUEST."""
-
-
-class OutlierDetection(View, frozen=True, kw_only=True):
-    """None means Meshwork's default. Source: Envoy outlier detection."""
-
-    consecutive_5xx_errors: int | None = msgspec.field(name="consecutive5xxErrors", default=None)
-    consecutive_gateway_errors: int | None = None
-    split_external_local_origin_errors: bool = False
-    consecutive_local_origin_failures: int | None = None
-    interval: str = ""
-    base_ejection_time: str = ""
-    max_ejection_percent: int | None = None
-    min_health_percent: int | None = None
-
-
-class PortTrafficPolicy(View, frozen=True, kw_only=True):
-    port: PortSelector = PortSelector()
-    load_balancer: LoadBalancerSettings | None = None
-    connection_pool: ConnectionPoolSettings | None = None
-    outlier_detection: OutlierDetection | None = None
-
-
-class TrafficPolicy(View, frozen=True, kw_only=True):
-    load_balancer: LoadBalancerSettings | None = None
-    connection_pool: ConnectionPoolSettings | None = None
-    outlier_detection: OutlierDetection | None = None
-    port_level_settings: tuple[PortTrafficPolicy, ...] = ()
 
 
 class Subset(View, frozen=True, kw_only=True):

@@ -138,6 +138,26 @@ DESTINATION_RULES = Resource(
     short_names=("dr",),
     subresources=("status",),
 )
+HTTP_ROUTES = Resource(
+    group="gateway.networking.k8s.io",
+    version="v1",
+    plural="httproutes",
+    kind="HTTPRoute",
+    is_namespaced=True,
+    singular="httproute",
+    categories=("gateway-api",),
+    subresources=("status",),
+)
+TRAFFIC_LIMITS = Resource(
+    group="meshwork.dev",
+    version="v1",
+    plural="trafficlimits",
+    kind="TrafficLimit",
+    is_namespaced=True,
+    singular="trafficlimit",
+    short_names=("tl",),
+    subresources=("status",),
+)
 
 BUILTIN: tuple[Resource, ...] = (
     NAMESPACES,
@@ -158,6 +178,8 @@ BUILTIN: tuple[Resource, ...] = (
     HOST_IMAGES,
     VIRTUAL_SERVICES,
     DESTINATION_RULES,
+    HTTP_ROUTES,
+    TRAFFIC_LIMITS,
 )
 """Every kind the API server knows without a CustomResourceDefinition."""
 

@@ -16,10 +16,12 @@ import orjson
 from mesh.api.codec import Document, decode_manifest
 from mesh.api.resources import (
     DEPLOYMENTS,
+    HTTP_ROUTES,
     NAMESPACES,
     PODS,
     REPLICA_SETS,
     REPLICATION_CONTROLLERS,
+    TRAFFIC_LIMITS,
     Json,
     Resource,
 )
@@ -137,7 +139,7 @@ def _prepared(document: Document, resource: Resource, default_namespace: str) ->
     meta = obj.setdefault("metadata", {})
     if resource.is_namespaced:
         meta.setdefault("namespace", default_namespace)
-    if resource.group == _POLICY_GROUP:
+    if resource.group in (_POLICY_GROUP, HTTP_ROUTES.group, TRAFFIC_LIMITS.group):
         meta.setdefault("annotations", {})[SOURCE] = f"{Path(document.source).name}:{document.line}"
     last = orjson.dumps(obj, option=orjson.OPT_SORT_KEYS).decode()
     meta.setdefault("annotations", {})[LAST_APPLIED] = last
@@ -265,6 +267,16 @@ def _policy_missing(obj: Json, item: Applied) -> str:
     return str(programmed.get("message") or "waiting for the proxies' acknowledgement")
 
 
+def _route_missing(obj: Json, item: Applied) -> str:
+    """As a policy, for each Service the route is for; a route for gateways only has nothing to wait for."""
+    services = [ref for ref in obj["spec"].get("parentRefs") or () if ref.get("kind") == "Service"]
+    parents = (obj.get("status") or {}).get("parents") or ()
+    if len(parents) < len(services):
+        return "waiting for discovery"
+    missing = (_policy_missing({"status": parent}, item) for parent in parents)
+    return next((state for state in missing if state), "")
+
+
 def _namespace_missing(obj: Json, _item: Applied) -> str:
     return "" if (obj.get("status") or {}).get("phase") == "Active" else "not active yet"
 
@@ -282,5 +294,7 @@ _WAITED: dict[tuple[str, str], Callable[[Json, Applied], str]] = {
     PODS.key: _pod_missing,
     (_POLICY_GROUP, "virtualservices"): _policy_missing,
     (_POLICY_GROUP, "destinationrules"): _policy_missing,
+    HTTP_ROUTES.key: _route_missing,
+    TRAFFIC_LIMITS.key: _policy_missing,
 }
 """What is still missing for each kind that is waited for; "" when nothing is."""

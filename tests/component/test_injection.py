@@ -14,6 +14,7 @@ from tests.component.apiserver_harness import Api, api_server, pod
 
 pytestmark = pytest.mark.component
 
+HTTP_ROUTES_PATH = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes"
 RULES = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices"
 
 
@@ -76,5 +77,16 @@ def test_a_policy_that_can_never_work_is_refused_with_its_fields(tmp_path: Path)
         assert (broken.status, broken.fields) == (422, ["spec.http[0].route"])
         kept = await api.admin("GET", f"{RULES}/web")
         assert kept.body["spec"]["http"][0]["route"][0]["weight"] == 70
+        route: Json = {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "web"},
+            "spec": {
+                "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "rules": [{"matches": [{"path": {"type": "Exact", "value": "a"}}]}],
+            },
+        }
+        answer = await api.admin("POST", HTTP_ROUTES_PATH, route)
+        assert (answer.status, answer.fields) == (422, ["spec.rules[0].matches[0].path.value"])
 
     run(work, tmp_path)

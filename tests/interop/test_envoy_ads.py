@@ -26,15 +26,17 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def envoy(mesh: Mesh, folder: Path, *, uses_delta: bool) -> AsyncIterator[int]:
-    """A running Envoy; gives its admin port."""
+async def envoy(mesh: Mesh, folder: Path, *, uses_delta: bool, pod: str = "", mode: str = "NONE") -> AsyncIterator[int]:
+    """A running Envoy, as the proxy of `pod` if it is given; `mode` is its interception. Gives its admin port."""
     admin = free_port()
     identity = EnvoyIdentity(
         namespace=NAMESPACE,
-        token=await mesh.token(),
+        token=await mesh.token(pod),
+        pod=pod or "envoy",
         ca_pem=mesh.ca_file.read_text(),
         discovery_address=f"127.0.0.1:{mesh.discovery.ads.port}",
         admin_port=admin,
+        interception_mode=mode,
         uses_delta=uses_delta,
     )
     bootstrap = folder / "envoy.yaml"

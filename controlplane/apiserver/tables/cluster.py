@@ -159,3 +159,35 @@ VIRTUAL_SERVICES_COLUMNS = (
     AGE,
 )
 DESTINATION_RULES_COLUMNS = (NAME, Column("Host", field("spec", "host", default="")), _condition("Programmed"), AGE)
+
+TRAFFIC_LIMITS_COLUMNS = (
+    NAME,
+    Column("Port", field("spec", "port", default="")),
+    Column("Rate", field("spec", "localRateLimit", "maxTokens", default="")),
+    _condition("Programmed"),
+    AGE,
+)
+
+
+def _parents(obj: Json, _now_s: float) -> Cell:
+    return listed(str(ref.get("name")) for ref in at(obj, "spec", "parentRefs") or ())
+
+
+def _parent_condition(type_: str) -> Column:
+    """True when it is true for every parent."""
+
+    def cell(obj: Json, _now_s: float) -> Cell:
+        parents = at(obj, "status", "parents") or ()
+        found = [c.get("status") for p in parents for c in p.get("conditions") or () if c.get("type") == type_]
+        return next((str(status) for status in found if status != "True"), "True" if found else "")
+
+    return Column(type_, cell)
+
+
+HTTP_ROUTES_COLUMNS = (
+    NAME,
+    _items("spec", "hostnames"),
+    Column("Parents", _parents),
+    _parent_condition("Programmed"),
+    AGE,
+)

@@ -28,6 +28,8 @@ _BUILTIN: Mapping[tuple[str, str], Sequence[Column]] = {
     resources.HOST_IMAGES.key: cluster.HOST_IMAGES_COLUMNS,
     resources.VIRTUAL_SERVICES.key: cluster.VIRTUAL_SERVICES_COLUMNS,
     resources.DESTINATION_RULES.key: cluster.DESTINATION_RULES_COLUMNS,
+    resources.HTTP_ROUTES.key: cluster.HTTP_ROUTES_COLUMNS,
+    resources.TRAFFIC_LIMITS.key: cluster.TRAFFIC_LIMITS_COLUMNS,
 }
 _PLAIN = (NAME, AGE)
 

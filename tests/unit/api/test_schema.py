@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from mesh.api.errors import DUPLICATE, INVALID, NOT_SUPPORTED, REQUIRED, TYPE_INVALID, UNKNOWN, SchemaError
+from mesh.api.gateway import HttpRoute
 from mesh.api.meta import View
 from mesh.api.networking import DestinationRule, VirtualService
 from mesh.api.node import HostImage
@@ -15,9 +16,11 @@ from mesh.api.resources import (
     DESTINATION_RULES,
     ENDPOINT_SLICES,
     HOST_IMAGES,
+    HTTP_ROUTES,
     NAMESPACES,
     PODS,
     SECRETS,
+    TRAFFIC_LIMITS,
     VIRTUAL_SERVICES,
     Json,
     Resource,
@@ -25,6 +28,7 @@ from mesh.api.resources import (
 from mesh.api.schema import SchemaRegistry
 from mesh.api.schema_node import unsupported_keywords
 from mesh.api.schema_own import OWN_SCHEMAS
+from mesh.api.traffic_limit import TrafficLimit
 from tests.unit.api.json_values import OBJECTS
 from tests.unit.api.registry import registry
 
@@ -72,7 +76,7 @@ def test_every_builtin_kind_has_a_schema_that_knows_metadata(resource: Resource)
         (HOST_IMAGES, {"spec": {"match": ["demo:*"], "command": ["python3"]}}, []),
         (HOST_IMAGES, {"spec": {"match": []}}, [("spec.match", INVALID)]),
         (HOST_IMAGES, {"spec": {}}, [("spec.match", REQUIRED)]),
-        (VIRTUAL_SERVICES, {"spec": {"hosts": ["a"], "http": [{"fault": {}}]}}, [("spec.http[0].fault", UNKNOWN)]),
+        (VIRTUAL_SERVICES, {"spec": {"hosts": ["a"], "http": [{"faults": {}}]}}, [("spec.http[0].faults", UNKNOWN)]),
         (VIRTUAL_SERVICES, {"spec": {"hosts": ["a"], "http": [{"timeout": "5"}]}}, [("spec.http[0].timeout", INVALID)]),
         (DESTINATION_RULES, {"spec": {"host": "a", "subsets": [{"name": "x"}] * 2}}, [("spec.subsets[1]", DUPLICATE)]),
         (
@@ -235,7 +239,13 @@ def _compare(view: type[View], schema: Json, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("resource", "view"),
-    [(HOST_IMAGES, HostImage), (VIRTUAL_SERVICES, VirtualService), (DESTINATION_RULES, DestinationRule)],
+    [
+        (HOST_IMAGES, HostImage),
+        (VIRTUAL_SERVICES, VirtualService),
+        (DESTINATION_RULES, DestinationRule),
+        (HTTP_ROUTES, HttpRoute),
+        (TRAFFIC_LIMITS, TrafficLimit),
+    ],
 )
 def test_own_schemas_name_exactly_the_fields_of_the_views(resource: Resource, view: type[View]) -> None:
     _compare(view, OWN_SCHEMAS[resource.key], "")

@@ -7,11 +7,12 @@ import pytest
 
 from controlplane.discovery.drains import DrainTracker
 from controlplane.discovery.facts import ObjectKey
-from controlplane.discovery.policy_book import PolicyId, Verdict
-from controlplane.discovery.policy_status import PolicyStatusTracker, says_the_same
+from controlplane.discovery.policy_status import PolicyStatusTracker
 from controlplane.discovery.proxies import ConnectedProxy, ProxyIdentity, ProxyRegistry
 from controlplane.discovery.snapshot import Scope, Snapshot
+from controlplane.discovery.status_text import says_the_same
 from controlplane.discovery.stream import StreamState
+from controlplane.discovery.verdicts import PolicyId, Verdict
 from mesh.api.meta import Condition
 from mesh.api.resources import DESTINATION_RULES, VIRTUAL_SERVICES, Json
 from mesh.clock import ManualClock

@@ -11,7 +11,17 @@ from policies.durations import parse_duration
 from policies.errors import DurationError, Problems
 from policies.regexes import regex_problem
 from policies.registry import Registry
-from policies.values import CompiledDestinationRule, LoadBalancing
+from policies.traffic import (
+    CompiledDestinationRule,
+    HashKey,
+    HashSource,
+    HealthCheck,
+    Keepalive,
+    LoadBalancing,
+    LocalityBalancing,
+    LocalityShares,
+    SlowStart,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -115,3 +125,191 @@ def test_common_regexes_pass(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["a++", "(?<!a)b", "(?P<n>a)(?P=n)", r"a\Z", "((a*)b?)*", "(a{2,})*", "x" * 1025])
 def test_regexes_outside_the_common_subset_are_refused(pattern: str) -> None:
     assert regex_problem(pattern)
+
+
+def policy(**traffic: Any) -> Json:
+    return {"host": "web", "trafficPolicy": traffic}
+
+
+def hashing(**wanted: Any) -> Json:
+    return policy(loadBalancer={"consistentHash": wanted})
+
+
+def locality(**wanted: Any) -> Json:
+    return policy(loadBalancer={"localityLbSetting": wanted})
+
+
+def keepalive(**wanted: Any) -> Json:
+    return policy(connectionPool={"tcp": {"tcpKeepalive": wanted}})
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (policy(loadBalancer={"simple": "PASSTHROUGH"}), "PASSTHROUGH is not supported"),
+        (hashing(), "consistentHash: has no key: give one of"),
+        (hashing(httpHeaderName="a", useSourceIp=True), "has 2 keys"),
+        (hashing(httpHeaderName="a b"), "is no header name"),
+        (hashing(httpCookie={"name": ""}), "httpCookie.name: name the cookie"),
+        (hashing(httpCookie={"name": "c", "ttl": "soon"}), "ttl: "),
+        (hashing(useSourceIp=True, maglev={"tableSize": 1000}), "1000 is not a prime"),
+        (hashing(useSourceIp=True, maglev={"tableSize": 5000017}), "5000017 is not in 2 to 5000011"),
+        (hashing(useSourceIp=True, maglev={}, ringHash={}), "a ring is given already"),
+        (hashing(useSourceIp=True, ringHash={"minimumRingSize": 9000000}), "is not in 1 to 8388608"),
+        (hashing(useSourceIp=True, ringHash={"minimumRingSize": 1}, minimumRingSize=2), "ringHash says it already"),
+        (
+            policy(loadBalancer={"simple": "RANDOM", "consistentHash": {"useSourceIp": True}}),
+            "consistentHash is given already",
+        ),
+        (policy(loadBalancer={"warmup": {}}), "warmup.duration: say how long"),
+        (policy(loadBalancer={"warmup": {"duration": "1s"}, "warmupDurationSecs": "1s"}), "warmup says it already"),
+        (policy(loadBalancer={"warmup": {"duration": "1s", "aggression": 0.5}}), "0.5 is below 1"),
+        (policy(loadBalancer={"warmup": {"duration": "1s", "minimumPercent": 101}}), "101 is not in 0 to 100"),
+        (policy(loadBalancer={"simple": "RANDOM", "warmupDurationSecs": "1s"}), "RANDOM has no weights"),
+        (
+            policy(loadBalancer={"consistentHash": {"useSourceIp": True}, "warmupDurationSecs": "1s"}),
+            "a hash decides by the key alone",
+        ),
+        (locality(distribute=[{"from": "a", "to": {"a": 100}}], failover=[{"from": "a", "to": "b"}]), "give only one"),
+        (locality(distribute=[{"from": "a", "to": {"a": 99}}]), "percentages sum to 99, want 100"),
+        (locality(distribute=[{"from": "a/*/c", "to": {"a": 100}}]), '"a/*/c" is no locality'),
+        (locality(distribute=[{"from": "a/b*", "to": {"a": 100}}]), "a * stands for a whole part"),
+        (
+            locality(distribute=[{"from": "a/*", "to": {"a": 100}}, {"from": "a/b", "to": {"a": 100}}]),
+            '"a/b" overlaps "a/*"',
+        ),
+        (locality(failover=[{"from": "a", "to": "a"}]), "cannot take over from itself"),
+        (locality(failover=[{"from": "a/b", "to": "c"}]), '"a/b" is no region'),
+        (locality(failover=[{"from": "a", "to": "b"}, {"from": "a", "to": "c"}]), '"a" is named twice'),
+        (locality(failoverPriority=["a b"]), '"a b" is no label'),
+        (locality(failoverPriority=["a", "a=1"]), '"a" is named twice'),
+        (keepalive(probes=0), "0 is not in 1 to 127"),
+        (keepalive(time="500ms"), "sockets count whole seconds"),
+        (policy(connectionPool={"tcp": {"maxConnectionDuration": "x"}}), "maxConnectionDuration"),
+        (policy(connectionPool={"http": {"h2UpgradePolicy": "UPGRADE"}}), "HTTP/2 upstream is not supported"),
+        (policy(retryBudget={"percent": 101}), "101 is not in 0 to 100"),
+        (policy(retryBudget={"minRetryConcurrency": -1}), "-1 is below 0"),
+        (policy(retryBudget={}, connectionPool={"http": {"maxRetries": 3}}), "remove one of them"),
+    ],
+)
+def test_wrong_balancing_and_limits_are_refused(spec: Json, words: str) -> None:
+    result = compile_rule(**spec)
+    assert isinstance(result, Problems)
+    assert words in str(result)
+    assert len(result.errors) == 1, str(result)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "algorithm", "key", "size"),
+    [
+        ({"httpHeaderName": "x-user"}, LoadBalancing.RING_HASH, HashKey(source=HashSource.HEADER, name="x-user"), 0),
+        (
+            {"httpQueryParameterName": "user", "minimumRingSize": 7},
+            LoadBalancing.RING_HASH,
+            HashKey(source=HashSource.QUERY, name="user"),
+            7,
+        ),
+        (
+            {"useSourceIp": True, "ringHash": {"minimumRingSize": 9}},
+            LoadBalancing.RING_HASH,
+            HashKey(source=HashSource.SOURCE_IP),
+            9,
+        ),
+        (
+            {"httpCookie": {"name": "c", "path": "/p", "ttl": "0s"}, "maglev": {"tableSize": 251}},
+            LoadBalancing.MAGLEV,
+            HashKey(source=HashSource.COOKIE, name="c", path="/p", ttl_s=0.0),
+            251,
+        ),
+        (
+            {"httpCookie": {"name": "c"}, "maglev": {}},
+            LoadBalancing.MAGLEV,
+            HashKey(source=HashSource.COOKIE, name="c"),
+            0,
+        ),
+    ],
+)
+def test_keys_and_tables(wanted: Json, algorithm: LoadBalancing, key: HashKey, size: int) -> None:
+    settings = compiled(trafficPolicy={"loadBalancer": {"consistentHash": wanted}}).settings
+    assert (settings.load_balancing, settings.hash_key, settings.table_size) == (algorithm, key, size)
+
+
+def test_warmup_in_both_forms() -> None:
+    older = compiled(trafficPolicy={"loadBalancer": {"warmupDurationSecs": "20s"}}).settings
+    assert older.slow_start == SlowStart(window_s=20.0)
+    newer = {"simple": "ROUND_ROBIN", "warmup": {"duration": "1m", "minimumPercent": 5, "aggression": 1.5}}
+    settings = compiled(trafficPolicy={"loadBalancer": newer}).settings
+    assert settings.slow_start == SlowStart(window_s=60.0, min_percent=5.0, aggression=1.5)
+
+
+def test_failover_needs_somebody_to_tell_health() -> None:
+    failover = {"localityLbSetting": {"failover": [{"from": "a", "to": "b"}]}}
+    assert compiled(trafficPolicy={"loadBalancer": failover}).settings.active_locality is None
+    active = compiled(trafficPolicy={"loadBalancer": failover, "outlierDetection": {}}).settings.active_locality
+    assert active == LocalityBalancing(failover=(("a", "b"),))
+    off = {"localityLbSetting": {"enabled": False, "failover": [{"from": "a", "to": "b"}]}}
+    assert compiled(trafficPolicy={"loadBalancer": off, "outlierDetection": {}}).settings.active_locality is None
+    shares = {"localityLbSetting": {"distribute": [{"from": "a", "to": {"b": 30, "a": 70}}]}}
+    found = compiled(trafficPolicy={"loadBalancer": shares}).settings.active_locality
+    assert found == LocalityBalancing(distribute=(LocalityShares(source="a", targets=(("a", 70), ("b", 30))),))
+
+
+def test_connections_and_retry_budget() -> None:
+    pool = {
+        "tcp": {
+            "tcpKeepalive": {"probes": 3, "time": "60s", "interval": "5s"},
+            "idleTimeout": "1h",
+            "maxConnectionDuration": "2h",
+        },
+        "http": {"idleTimeout": "30s", "useClientProtocol": True, "h2UpgradePolicy": "DEFAULT"},
+    }
+    settings = compiled(
+        trafficPolicy={"connectionPool": pool, "retryBudget": {"percent": 30.5, "minRetryConcurrency": 0}}
+    ).settings
+    assert settings.keepalive == Keepalive(probes=3, time_s=60.0, interval_s=5.0)
+    assert (settings.idle_timeout_s, settings.tcp_idle_timeout_s, settings.max_connection_duration_s) == (
+        30,
+        3600,
+        7200,
+    )
+    assert (settings.budget_percent, settings.budget_min, settings.max_retries) == (30.5, 0, None)
+
+
+def annotated(lb: str = "", check: str = "", **traffic: Any) -> CompiledDestinationRule | Problems:
+    annotations = {"meshwork.dev/lb": lb, "meshwork.dev/health-check": check}
+    meta = {"name": "web", "namespace": "shop", "annotations": {k: v for k, v in annotations.items() if v}}
+    subsets = [{"name": "v1", "labels": {"version": "v1"}}]
+    spec = {"host": "web", "trafficPolicy": traffic, "subsets": subsets}
+    return compile_destination_rule(DestinationRule.of({"metadata": meta, "spec": spec}), REGISTRY)
+
+
+def test_annotations_hold_for_every_cluster() -> None:
+    check = '{"path": "/healthz", "host": "web", "interval": "5s", "timeout": "2s", "healthyThreshold": 2}'
+    rule = annotated("PEAK_EWMA", check, portLevelSettings=[{"port": {"number": 80}}])
+    assert isinstance(rule, CompiledDestinationRule)
+    expected = HealthCheck(path="/healthz", host="web", interval_s=5.0, timeout_s=2.0, healthy_threshold=2)
+    for settings in rule.all_settings():
+        assert (settings.uses_peak_ewma, settings.health_check) == (True, expected)
+    tcp = annotated(check="{}")
+    assert isinstance(tcp, CompiledDestinationRule)
+    assert tcp.settings.health_check == HealthCheck()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"lb": "FASTEST"}, 'metadata.annotations[meshwork.dev/lb]: "FASTEST": use PEAK_EWMA'),
+        ({"lb": "PEAK_EWMA", "loadBalancer": {"simple": "RANDOM"}}, "excludes loadBalancer RANDOM"),
+        ({"check": "/healthz"}, "metadata.annotations[meshwork.dev/health-check]: JSON is malformed"),
+        ({"check": '{"paths": "/"}'}, "unknown field `paths`"),
+        ({"check": '{"path": "healthz"}'}, 'health-check].path: "healthz": a path starts with "/"'),
+        ({"check": '{"interval": "0"}'}, "too short"),
+        ({"check": '{"unhealthyThreshold": 0}'}, "unhealthyThreshold: 0 is not in 1 to 1000"),
+        ({"check": '{"host": "a b"}'}, '"a b" is no host'),
+    ],
+)
+def test_wrong_annotations_are_refused(arguments: Any, words: str) -> None:
+    result = annotated(**arguments)
+    assert isinstance(result, Problems)
+    assert words in str(result)
+    assert len(result.errors) == 1, str(result)

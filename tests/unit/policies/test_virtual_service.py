@@ -6,11 +6,11 @@ import pytest
 
 from mesh.api.networking import VirtualService
 from mesh.api.resources import Json
-from mesh.routing.table import DirectResponse, PathKind, Redirect
+from mesh.routing.table import DirectResponse, PathKind
 from policies.errors import Problems
 from policies.registry import OPEN_REGISTRY, Registry
 from policies.validation import validate_policy
-from policies.values import CompiledVirtualService, Forward, Retry
+from policies.values import CompiledVirtualService, Forward, RedirectTo, Retry
 from policies.virtual_service import compile_virtual_service
 
 pytestmark = pytest.mark.unit
@@ -156,7 +156,7 @@ def test_redirect_and_direct_response() -> None:
         {"directResponse": {"status": 503, "body": {"string": "closed"}}},
     )
     assert [r.action for r in service.routes] == [
-        Redirect(path="/new", status=308),
+        RedirectTo(path="/new", status=308),
         DirectResponse(status=503, body=b"closed"),
     ]
 
