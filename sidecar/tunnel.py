@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.response import ResponseHead
 from sidecar.deadlines import set_deadline
+from sidecar.filters.chain import response_lines
 from sidecar.retrying import settle_retry
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def switch(exchange: "Exchange", upstream: "UpstreamConnection", head: ResponseH
     settle_retry(exchange)
     exchange.has_responded = exchange.is_tunnel = exchange.closes = True
     exchange.status = 101
-    lines = [*exchange.branch.response_lines(head), b"connection: upgrade", b"upgrade: " + head.upgrade]
+    kept = exchange.branch.response_lines(head)
+    if exchange.filters_asked or exchange.added_lines:
+        kept = response_lines(exchange, 101, kept)
+    lines = [*kept, b"connection: upgrade", b"upgrade: " + head.upgrade]
     exchange.connection.transport.write(
         b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join([line + b"\r\n" for line in lines]) + b"\r\n"
     )

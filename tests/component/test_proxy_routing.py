@@ -220,6 +220,21 @@ def test_session_header_leads_back_to_its_endpoint() -> None:
     run(body())
 
 
+def test_session_is_told_to_websockets_too() -> None:
+    async def body() -> None:
+        switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        async with (
+            origin(lambda _: switched) as up,
+            running(session(SessionPolicy(cookie="home"), up.port)) as plane,
+            client(plane) as user,
+        ):
+            answer = await user.ask("/", "Connection: upgrade", "Upgrade: websocket")
+            assert answer.status == 101
+            assert answer.headers["set-cookie"].startswith('home="')
+
+    run(body())
+
+
 REWRITES = [
     ({"prefix_rewrite": "/v2"}, PathMatch(value="/api"), "/api/x?q", b"GET /v2/x?q HTTP/1.1", b"a.example"),
     # DEVIATION: Envoy sends //x.
