@@ -12,7 +12,7 @@ from mesh.xds.decode_headers import HEADER_FIELDS, mutation
 from mesh.xds.decode_matches import regex
 from mesh.xds.decode_retry import decode_retry_policy
 from mesh.xds.errors import DecodeError
-from mesh.xds.message import join, metadata, only, seconds, share, wrapped
+from mesh.xds.message import join, only, seconds, share, wrapped
 
 _STATUS_MAX: Final = 599
 _MISSING_STATUS: Final = (503, 404, 500)  # in the order of ClusterNotFoundResponseCode
@@ -39,11 +39,10 @@ _FORWARD_FIELDS: Final = (
 )
 
 
-def decode_action(route: Any, path: str) -> Action:
-    """The action of a Route. Raises DecodeError."""
+def decode_action(route: Any, path: str, *, repeats_any: bool) -> Action:
+    """The action of a Route. `repeats_any`: its owner says that every method may be sent twice. Raises DecodeError."""
     match route.WhichOneof("action"):
         case "route":
-            repeats_any = metadata(route).get("replay") == "any"
             return _forward(route.route, join(path, "route"), repeats_any=repeats_any)
         case "redirect":
             return _redirect(route.redirect, join(path, "redirect"))

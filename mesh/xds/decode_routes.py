@@ -88,7 +88,10 @@ def _keep_routes(host: Any, decoded: VirtualHost, fresh: KnownRoutes) -> None:
 
 def decode_provenance(message: Any) -> Provenance | None:
     """Which object made it, from the metadata; None when it does not say."""
-    found = metadata(message)
+    return _provenance(metadata(message))
+
+
+def _provenance(found: dict[str, Any]) -> Provenance | None:
     if "kind" not in found:
         return None
     text = {name: str(found.get(name) or "") for name in ("kind", "namespace", "name", "field", "file")}
@@ -156,13 +159,14 @@ def _route(route: Any, path: str) -> Route:
         "typed_per_filter_config",
         *HEADER_FIELDS,
     )
+    cause = metadata(route)
     return Route(
         name=route.name,
         match=decode_route_match(route.match, join(path, "match")),
-        action=decode_action(route, path),
+        action=decode_action(route, path, repeats_any=cause.get("replay") == "any"),
         buffer_limit_bytes=buffer_limit(route),
         request_headers=mutation(route, path, "request"),
         response_headers=mutation(route, path, "response"),
         filters=decode_filter_settings(route, path),
-        provenance=decode_provenance(route),
+        provenance=_provenance(cause),
     )
