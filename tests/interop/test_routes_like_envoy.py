@@ -51,6 +51,7 @@ DIFFERENCES = {
     "/seg/x": "a path-separated prefix rewritten to / gives /x here, //x in Envoy",
     "/seg/": "as above",
     "/prefoo": "a rewritten path begins with a slash here",
+    "/branch": "x-envoy-original-host is told whoever rewrites the Host; Envoy forgets it for a branch's",
     "/reds/a": "as /seg/x, for redirects",
 }
 
@@ -113,7 +114,38 @@ ADDED = {
     "response_headers_to_add": [{"header": {"key": "x-back", "value": "1"}}],
 }
 REGEX = {"pattern": {"regex": "[0-9]"}, "substitution": "<\\0>"}
+
+
+def level(name: str) -> Json:
+    """Every level replaces x-level and appends to x-levels: who has the last word?"""
+    return {
+        "request_headers_to_add": [
+            {"header": {"key": "x-level", "value": name}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
+            {"header": {"key": "x-levels", "value": name}},
+        ]
+    }
+
+
+SPLIT = {
+    "clusters": [
+        {"name": "up", "weight": 70, **level("seventy")},
+        {"name": "up", "weight": 30, **level("thirty")},
+    ],
+    "header_name": "x-draw",
+}
 ROUTES: list[Json] = [
+    {"match": {"prefix": "/split"}, "route": {"weighted_clusters": SPLIT}, **level("route")},
+    {
+        "match": {"prefix": "/branch"},
+        "route": {
+            "weighted_clusters": {"clusters": [{"name": "up", "weight": 1, "host_rewrite_literal": "its-own"}]},
+            "host_rewrite_literal": "the-routes",
+        },
+    },
+    {
+        "match": {"path_separated_prefix": "/Sep", "case_sensitive": False},
+        "direct_response": {"status": 200, "body": {"inline_string": "sep"}},
+    },
     to("/cors", filters={"envoy.filters.http.cors": CORS}),
     to("/xcors", filters={"envoy.filters.http.cors": {**CORS, "forward_not_matching_preflights": False}}),
     to("/limit", filters={"envoy.filters.http.local_ratelimit": LIMIT}),
@@ -190,6 +222,9 @@ PROBES = [
     Probe("/redx/a?b=1"), Probe("/redq?a"), Probe("/redp/a?b=1", host="web:80"), Probe("/redp", host="web:81"),
     Probe("/reds"), Probe("/reds/a"), Probe("/redo", host="web:80"), Probe("/redo", host="[::1]:80"),
     Probe("/redo", ("x-forwarded-proto: https",), host="web:443"), Probe("/redh", host="web:80"),
+    *(Probe("/split", (f"x-draw: {number}",)) for number in (0, 69, 70, 99, 100, 1234567890123, 2**64 - 1)),
+    *(Probe(path) for path in ("/sep", "/SEP/x", "/sepx", "/sep?x", "/sep/")),
+    Probe("/branch"),
     Probe("/nothing"),
 ]  # fmt: skip
 
@@ -219,7 +254,11 @@ def bootstrap(port: int, admin: int, up: int, slow: int) -> str:
     manager = {
         "@type": f"{TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
-        "route_config": {"name": "r", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": ROUTES}]},
+        "route_config": {
+            "name": "r",
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": ROUTES, **level("host")}],
+            **level("table"),
+        },
         "http_filters": [
             _filter("cors", "cors.v3.Cors"),
             _filter("fault", "fault.v3.HTTPFault"),
@@ -272,7 +311,7 @@ async def _ask(port: int, probe: Probe) -> bytes:
 
 
 _OURS = ("date", "server", "connection", "content-type", "content-length", "x-envoy-upstream-service-time")
-_ABOUT_ROUTING = ("host", "x-0", "x-1", "x-2", "x-3", "x-gone", "x-h")
+_ABOUT_ROUTING = ("host", "x-level", "x-levels", "x-0", "x-1", "x-2", "x-3", "x-gone", "x-h")
 _COOKIE = re.compile(r'hc="[0-9a-f]{16}"')
 
 
