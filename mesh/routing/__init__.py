@@ -1,4 +1,4 @@
-"""The compiled route table: hosts, path, header matches, weighted splits. Pure.
+"""Routing as values and as decisions: tables with their index, matches, splits, rewrites, hashes, and what filters are told to do. Pure.
 
-Built once when a snapshot is swapped, read per request. Chance comes in as an argument.
+A table is compiled when a snapshot is swapped and read per request. Chance and time come in as arguments. Only `regex` imports RE2.
 """

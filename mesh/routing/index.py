@@ -144,11 +144,11 @@ class RouteIndex(Generic[R]):
         if bucket is not None:
             found = bucket.find(request, draw, before)
             before = found.at if found is not None else before
-        if self._prefixes:
+        if self._prefixes is not None:
             better = _find_prefix(self._prefixes, path, request, draw, before)
             if better is not None:
                 found, before = better, better.at
-        if self._exact_folded or self._prefixes_folded:
+        if self._exact_folded or self._prefixes_folded is not None:
             better = self._find_folded(path.lower(), request, draw, before)
             if better is not None:
                 found, before = better, better.at
@@ -160,6 +160,8 @@ class RouteIndex(Generic[R]):
         bucket = self._exact_folded.get(path)
         found = bucket.find(request, draw, before) if bucket is not None else None
         before = found.at if found is not None else before
+        if self._prefixes_folded is None:
+            return found
         return _find_prefix(self._prefixes_folded, path, request, draw, before) or found
 
 
@@ -184,7 +186,9 @@ def _buckets(places: Mapping[bytes, list[R]]) -> dict[bytes, Bucket[R]]:
     return {key: Bucket(routes) for key, routes in places.items()}
 
 
-def _prefix_index(places: Mapping[bytes, list[R]]) -> PrefixIndex[Bucket[R]]:
+def _prefix_index(places: Mapping[bytes, list[R]]) -> PrefixIndex[Bucket[R]] | None:
+    if not places:
+        return None
     index = PrefixIndex(_buckets(places))
     for node in index.nodes():
         if node.parent is not None:

@@ -133,9 +133,9 @@ class CompiledTable:
                     prefixes[text[:-1]] = compiled
                 else:
                     self._exact[text] = compiled
-        self._suffixes = PrefixIndex(suffixes)
+        self._suffixes = PrefixIndex(suffixes) if suffixes else None
         """By the domain backwards, without the `*`."""
-        self._prefixes = PrefixIndex(prefixes)
+        self._prefixes = PrefixIndex(prefixes) if prefixes else None
 
     def find_host(self, authority: bytes) -> CompiledHost | None:
         """The virtual host for a lower-case authority: exact, longest suffix, longest prefix, `*`."""
@@ -144,9 +144,9 @@ class CompiledTable:
         found = self._exact.get(authority)
         if found is not None:
             return found
-        if self._suffixes:
+        if self._suffixes is not None:
             found = _proper(self._suffixes.deepest(authority[::-1]), len(authority))
-        if found is None and self._prefixes:
+        if found is None and self._prefixes is not None:
             found = _proper(self._prefixes.deepest(authority), len(authority))
         return found if found is not None else self._any
 

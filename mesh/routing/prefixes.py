@@ -33,9 +33,6 @@ class PrefixIndex(Generic[V]):
             node = PrefixNode(key, values[key], node)
             self._nodes.append(node)
 
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
     def nodes(self) -> Sequence[PrefixNode[V]]:
         """All prefixes, each after its parent."""
         return self._nodes
