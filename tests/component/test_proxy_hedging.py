@@ -1,6 +1,8 @@
 """Hedging over real sockets: a second attempt beside a slow one, and who wins."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -239,5 +241,29 @@ def test_hedges_count_in_the_budget() -> None:
             release.set()
             assert (await user.response()).body == b"late"
             assert (two.connections, state_of(plane).counts.hedges) == (0, 0)
+
+    run(body())
+
+
+def test_late_attempt_whose_connection_is_reset_loses_quietly() -> None:
+    async def body() -> None:
+        release = asyncio.Event()
+
+        async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await release.wait()
+            # With this, closing sends a reset.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+        second = asyncio.Event()
+        async with hedged(resets, answering(b"two", second)) as (plane, user, one, two):
+            user.get()
+            await until(lambda: two.open == 1)
+            release.set()
+            await until(lambda: one.open == 0 and state_of(plane).active == 1)
+            second.set()
+            assert (await user.response()).body == b"two"
 
     run(body())
