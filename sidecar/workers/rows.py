@@ -12,6 +12,8 @@ SUMMED: Final = frozenset({"active_requests", "connections", "ejections"})
 """Columns in which every worker counts its own."""
 VARYING: Final = frozenset(
     {
+        "check",
+        "check_detail",
         "degraded",
         "health",
         "health_flags",

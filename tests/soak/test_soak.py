@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.net.tasks import spawn
 from tests.component import plane_harness
 from tests.component.idle_clients import rss_kib
 from tests.component.workers_harness import Sidecar, from_file
@@ -35,12 +36,14 @@ def test_memory_and_descriptors_stay_flat_under_mixed_load(tmp_path: Path) -> No
         ):
             pid = sidecar.process.pid
             at_rest = _descriptors(pid)
-            load = Load(sidecar.listen)
+            load, found = Load(sidecar.listen), list[str]()
             async with asyncio.TaskGroup() as tasks:
+                complaints = spawn(tasks, _read_complaints(sidecar, found), name="complaints")
                 load.start(tasks)
                 await asyncio.sleep(min(WARM_UP * SECONDS, 300))
                 samples = await _sample(pid, SECONDS - min(WARM_UP * SECONDS, 300))
                 load.stop()
+                complaints.cancel()
             memory = growth([(at, kib) for at, kib, _ in samples])
             descriptors = growth([(at, count) for at, _, count in samples])
             print(f"{sum(load.seen.values())} rounds {dict(load.seen)}")
@@ -48,6 +51,7 @@ def test_memory_and_descriptors_stay_flat_under_mixed_load(tmp_path: Path) -> No
                 f"RSS {samples[0][1]} -> {samples[-1][1]} KiB, trend {memory:+.0f} KiB; descriptors {descriptors:+.1f}"
             )
             assert load.wrong == []
+            assert found == []
             assert load.seen["given up: upload"] < 0.2 * load.seen["upload"]  # a POST that was sent is not sent again
             assert load.seen["given up"] < 0.005 * sum(load.seen.values())
             assert memory <= MAX_RSS_GROWTH_KIB
@@ -57,6 +61,14 @@ def test_memory_and_descriptors_stay_flat_under_mixed_load(tmp_path: Path) -> No
             assert _descriptors(pid) <= at_rest + pooled + 2  # 2: this metrics request, the thread pool's
 
     run_for(work(), SECONDS + 100)
+
+
+async def _read_complaints(sidecar: Sidecar, found: list[str]) -> None:
+    """What the sidecar logs about its own faults. Reading also keeps the pipe from filling up."""
+    assert sidecar.process.stderr is not None
+    while line := await sidecar.process.stderr.readline():
+        if b"Traceback" in line or b'"ERROR"' in line:
+            found.append(line.decode(errors="replace")[:500])
 
 
 async def _sample(pid: int, seconds: float) -> list[tuple[float, int, int]]:
