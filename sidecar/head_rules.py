@@ -43,8 +43,11 @@ class HeadRules:
     def apply(self, head: RequestHead) -> tuple[RequestHead, TraceContext | None, bytes | None]:
         """The head to go on with, its trace, and where to redirect to instead. Raises HttpSyntaxError when it is refused."""
         parent = parse_traceparent(head.traceparent) if head.traceparent is not None else None
+        is_legal = _is_legal(head, parent)
+        if is_legal and not self.always:
+            return head, parent, None
         lines = self._lines(head) if self.always else head.header_lines
-        if not _is_legal(head, parent):
+        if not is_legal:
             lines = _with_legal_trace(head, parent, lines)
         verdict, target = PathVerdict.FORWARD, head.target
         if self._path and head.path:

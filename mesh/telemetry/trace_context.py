@@ -5,7 +5,7 @@ Source: https://www.w3.org/TR/trace-context-2/ (Trace Context level 2; version 0
 
 import random
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE = b"0" * 32
@@ -21,9 +21,11 @@ MAX_TRACESTATE_BYTES = 1024
 _LARGE_MEMBER_BYTES = 128
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
-    """Which trace a request belongs to. Ids are lower-case hexadecimal bytes."""
+class TraceContext(NamedTuple):
+    """Which trace a request belongs to. Ids are lower-case hexadecimal bytes.
+
+    A tuple because it is made for every request with a trace: measured, a third of a frozen dataclass's time.
+    """
 
     trace_id: bytes
     """32 digits, not all zero."""
@@ -45,11 +47,17 @@ def parse_traceparent(value: bytes) -> TraceContext | None:
     if found is None:
         return None
     version, trace_id, span_id, digits, rest = found.groups()
-    if version == b"ff" or trace_id == _NO_TRACE or span_id == _NO_SPAN or (version == b"00" and rest):
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    flags = int(digits, 16)
+    if version == b"00":
+        if rest:
+            return None
+        flags = int(digits, 16)
+        return TraceContext(trace_id, span_id, flags & _SAMPLED != 0, flags & _RANDOM != 0)
+    if version == b"ff":
+        return None
     # Of a version to come only the sampled flag is known to mean the same.
-    return TraceContext(trace_id, span_id, bool(flags & _SAMPLED), version == b"00" and bool(flags & _RANDOM))
+    return TraceContext(trace_id, span_id, int(digits, 16) & _SAMPLED != 0)
 
 
 def combine_tracestate(value: bytes) -> bytes:

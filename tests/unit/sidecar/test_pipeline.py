@@ -89,7 +89,7 @@ def _with_plain_heads(data: bytes, count: int = 0) -> bytes:
     return _HEAD.sub(plain, data, count=count)
 
 
-def _comparable(outcome: Outcome) -> tuple[bytes, bool, list[bytes]]:
+def comparable(outcome: Outcome) -> tuple[bytes, bool, list[bytes]]:
     """Chunk boundaries may fall anywhere, what is in the chunks may not. Of several things that are wrong any may be named.
 
     Header lines may be spelled as they came or anew, and stand in any order.
@@ -114,9 +114,9 @@ def test_any_cut_of_both_streams_comes_to_the_same(
     data: bytes, answers: list[bytes], seed: int, is_strict: bool
 ) -> None:
     http = STRICT if is_strict else PLAIN
-    want = _comparable(run([data], answers, http=http, cut=whole))
-    assert _comparable(run(bytewise(data), answers, http=http, cut=bytewise)) == want
-    assert _comparable(run(at_random(seed)(data), answers, http=http, cut=at_random(seed + 1))) == want
+    want = comparable(run([data], answers, http=http, cut=whole))
+    assert comparable(run(bytewise(data), answers, http=http, cut=bytewise)) == want
+    assert comparable(run(at_random(seed)(data), answers, http=http, cut=at_random(seed + 1))) == want
 
 
 @settings(deadline=None, max_examples=150)
