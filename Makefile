@@ -3,7 +3,7 @@ SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-test setup-bench demo up test check bench soak clean
+.PHONY: help setup setup-test setup-soak setup-bench demo up test check bench soak clean
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -11,6 +11,8 @@ setup: ## Create .venv with the mesh command (as root also installs missing Debi
 	@tools/setup.sh run
 setup-test:
 	@tools/setup.sh test
+setup-soak:
+	@tools/setup.sh soak
 setup-bench: setup-test
 	@tools/setup.sh bench
 
@@ -28,7 +30,7 @@ check: setup-test ## Lint, types, layers
 	lint-imports
 bench: setup-bench ## Comparisons with Envoy, HAProxy, nginx and etcd; writes docs/benchmarks
 	@python -m benchmarks $(BENCH_ARGS)
-soak: setup-test ## Long runs: SOAK_SECONDS (3600) of mixed load with flat memory, 10,000 idle clients
+soak: setup-soak ## Long runs: SOAK_SECONDS (3600) of mixed load with flat memory, 10,000 idle clients; FUZZ_SECONDS (20) of fuzzing per target
 	@ulimit -n $$(ulimit -Hn) && pytest -m soak -s tests/soak $(PYTEST_ARGS)
 
 clean: ## Remove what set-up and tools made

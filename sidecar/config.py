@@ -84,14 +84,14 @@ class HttpFilter:
     """Name in `Snapshot.route_tables` (RDS); used when `inline_routes` is None."""
     inline_routes: RouteTable | None = None
     tracing: Tracing | None = None
-    """None: trace headers pass unchanged."""
+    """None: trace headers pass unchanged if they are valid."""
     access_log: AccessLog | None = None
     use_remote_address: bool = False
     """True at an edge: append the peer to x-forwarded-for and don't trust what came."""
     generate_request_id: bool = True
     """Set x-request-id when the request has none."""
-    preserve_external_request_id: bool = True
-    """Keep an x-request-id that came from outside. DEVIATION: Envoy replaces it at an edge."""
+    preserve_external_request_id: bool = False
+    """Keep an x-request-id that came from outside through an edge (`use_remote_address`)."""
     server_name: str = "meshwork"
     """The `server` header of responses that carry none. DEVIATION: Envoy overwrites it by default."""
     upgrades: frozenset[str] = frozenset({"websocket"})

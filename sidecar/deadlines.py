@@ -26,8 +26,10 @@ def set_deadline(exchange: "Exchange", now: float) -> None:
 def next_deadline(exchange: "Exchange") -> float:
     """When something about this request runs out."""
     nearest = min(_idle_at(exchange), _duration_at(exchange), _attempt_duration_at(exchange))
-    if not exchange.request_done or exchange.is_tunnel:
+    if exchange.is_tunnel:
         return nearest
+    if not exchange.request_done:
+        return min(nearest, _request_at(exchange))
     nearest = min(nearest, timeout_at(exchange), _try_idle_at(exchange))
     return nearest if exchange.has_responded else min(nearest, _try_timeout_at(exchange))
 
@@ -66,6 +68,11 @@ def _try_idle_at(exchange: "Exchange") -> float:
     return max(_attempt_since(exchange), exchange.last_move) + exchange.route.limits.try_idle_timeout_s
 
 
+def _request_at(exchange: "Exchange") -> float:
+    """Source: Envoy request_timeout: from the beginning of the request until all of it is there."""
+    return exchange.started + (exchange.runtime.filter.request_timeout_s or NEVER)
+
+
 def on_deadline(exchange: "Exchange", now: float) -> None:
     """Something may have run out."""
     if next_deadline(exchange) > now:
@@ -76,6 +83,9 @@ def on_deadline(exchange: "Exchange", now: float) -> None:
         _end(exchange, flag.DURATION_TIMEOUT, f"it took longer than its {limit_s:g} s in all")
     elif _attempt_duration_at(exchange) <= now:
         _end_attempt_duration(exchange)
+    elif not exchange.request_done and not exchange.is_tunnel and _request_at(exchange) <= now:
+        limit_s = exchange.runtime.filter.request_timeout_s
+        _end(exchange, flag.STREAM_IDLE_TIMEOUT, f"the request did not come whole within {limit_s:g} s")
     elif not exchange.request_done or exchange.is_tunnel:
         _end_idle(exchange)
     elif timeout_at(exchange) <= now:

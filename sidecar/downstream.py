@@ -68,9 +68,12 @@ class DownstreamConnection(asyncio.Protocol):
         "_paused_for",
         "_phase",
         "_reader",
+        "_requests",
+        "_retirement",
         "_unsent_bytes",
         "deadline",
         "exchange",
+        "is_retiring",
         "is_write_paused",
         "original_destination",
         "peer_address",
@@ -103,6 +106,11 @@ class DownstreamConnection(asyncio.Protocol):
         self._unsent_bytes = 0
         """While lingering: what was left to send when we last looked, and when it last became less."""
         self._flushed_at = 0.0
+        self.is_retiring = False
+        """The next response is the last one."""
+        self._requests = 0
+        """Counted where a limit is set."""
+        self._retirement: asyncio.TimerHandle | None = None
 
     # -- asyncio.Protocol
 
@@ -114,6 +122,10 @@ class DownstreamConnection(asyncio.Protocol):
             self.peer_text = f"{peer[0]}:{peer[1]}"
         self.plane.on_opened(self)
         self._wait_until(time.monotonic(), self.site.runtime.filter.idle_timeout_s)
+        if self.site.runtime.filter.max_connection_duration_s:
+            self._retirement = self.plane.loop.call_later(
+                self.site.runtime.filter.max_connection_duration_s, self._retire
+            )
 
     def data_received(self, data: bytes) -> None:
         # The short way: the bytes are exactly one head, and it has no body.
@@ -124,8 +136,9 @@ class DownstreamConnection(asyncio.Protocol):
                 try:
                     template = runtime.learn(data)
                 except HttpSyntaxError as error:
-                    self._refuse(error)
-                    return
+                    if data[:2] != b"\r\n":  # an empty line in front is legal, and for the long way
+                        self._refuse(error)
+                        return
             if template is not None and not template.shape.has_body:
                 self._phase = _BUSY
                 self.exchange.begin(template)
@@ -141,6 +154,8 @@ class DownstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.CLOSED
         self.deadline = NEVER
+        if self._retirement is not None:
+            self._retirement.cancel()
         self.plane.on_closed(self)
         if self.exchange.is_active:
             self.exchange.on_client_gone()
@@ -206,9 +221,11 @@ class DownstreamConnection(asyncio.Protocol):
         """False: more bytes are needed."""
         runtime = self.site.runtime
         buffer = self._buffer
-        if buffer[:2] == b"\r\n":
-            # One empty line before a request is ignored (RFC 9112 s2.2).
-            buffer = buffer[2:]
+        while buffer[:2] == b"\r\n":
+            # Empty lines before a request are ignored (RFC 9112 s2.2); nor do they begin one that could be late.
+            buffer = self._buffer = buffer[2:]
+        if not buffer:
+            return False
         end = find_request_head(buffer, runtime.limits)
         if end < 0:
             if not self._head_since:
@@ -278,6 +295,18 @@ class DownstreamConnection(asyncio.Protocol):
 
     # -- called by the exchange
 
+    def count_request(self) -> None:
+        """A request has begun on a listener that limits its connections."""
+        self._requests += 1
+        limit = self.site.runtime.filter.max_requests_per_connection
+        if limit and self._requests >= limit:
+            self.is_retiring = True
+
+    def _retire(self) -> None:
+        """It has lived as long as it may: the request at hand is the last one."""
+        self.is_retiring = True
+        self.close_if_idle()
+
     def on_exchange_end(self, now: float) -> None:
         """The response is complete and the connection stays: on to the next request."""
         if self._phase is not _BUSY:
@@ -336,6 +365,12 @@ class DownstreamConnection(asyncio.Protocol):
         if sock is not None and not self.transport.is_closing():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_A_RESET)
         self.transport.abort()
+
+    def close(self) -> None:
+        """Both sides have said all."""
+        self._phase = Phase.CLOSED
+        self.deadline = NEVER
+        self.transport.close()
 
     @property
     def is_idle(self) -> bool:

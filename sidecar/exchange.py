@@ -22,6 +22,7 @@ from mesh.routing.table import DirectResponse, Redirect
 from mesh.telemetry.trace_context import TraceContext, child_of, new_trace
 from sidecar import flags as flag
 from sidecar.cluster import ClusterState, EndpointState
+from sidecar.connect import terminates
 from sidecar.deadlines import on_deadline, set_deadline
 from sidecar.filters.chain import end_filters, response_lines, run_filters
 from sidecar.records import record_of
@@ -374,6 +375,8 @@ class Exchange:
     # -- attempts
 
     def _begin_slowly(self, now: float) -> None:
+        if self.runtime.limits_connections:
+            self.connection.count_request()
         if not self.route.filters or run_filters(self, now):
             self._decide(now)
 
@@ -450,6 +453,11 @@ class Exchange:
         self.attempt_at = now
         host.active += 1
         cluster.active += 1
+        if self.method == b"CONNECT" and terminates(self):
+            self.is_waiting = True
+            if not self.plane.pool.open_tunnel(host, self):
+                self._refuse_waiting(f'cluster "{cluster.config.name}": too many connections')
+            return
         upstream = host.idle[-1] if host.idle else None
         if upstream is not None and (
             self.stale_retries or (not may_repeat(self) and now - upstream.idle_since > FRESH_ENOUGH_S)
@@ -461,9 +469,12 @@ class Exchange:
             return
         self.is_waiting = True
         if not self.plane.pool.wait(host, self):
-            self.is_waiting = False
-            self.release_host()
-            self.reply_with(503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests wait')
+            self._refuse_waiting(f'cluster "{cluster.config.name}": too many requests wait')
+
+    def _refuse_waiting(self, why: str) -> None:
+        self.is_waiting = False
+        self.release_host()
+        self.reply_with(503, flag.UPSTREAM_OVERFLOW, why)
 
     def on_connection(self, upstream: "UpstreamConnection", *, holds_back: bool = False) -> None:
         """A connection for the attempt at hand. `holds_back`: the head goes out with the body, or by `flush_request`."""
@@ -564,7 +575,10 @@ class Exchange:
             self.plane.pool.discard(upstream)
         if self.is_waiting and self.host is not None:
             self.is_waiting = False
-            self.plane.pool.stop_waiting(self.host, self)
+            if self.method == b"CONNECT" and terminates(self):
+                self.plane.pool.stop_opening(self)
+            else:
+                self.plane.pool.stop_waiting(self.host, self)
 
     # -- the request's body
 
@@ -682,6 +696,7 @@ class Exchange:
             or (kind is BodyKind.UNTIL_CLOSE and request.minor == 0)
             or (kind is BodyKind.CHUNKED and request.minor == 0)
             or not self.request_done
+            or self.connection.is_retiring
         )
         connection_line = b"connection: close\r\n" if self.closes else b""
         if request.minor == 0 and not self.closes:
@@ -783,7 +798,9 @@ class Exchange:
         if self.filters_asked or self.added_lines:
             lines = tuple(response_lines(self, status, list(lines)))
         self.status = status
-        self.closes = not head.keep_alive or self.plane.is_draining or not self.request_done
+        self.closes = (
+            not head.keep_alive or self.plane.is_draining or not self.request_done or self.connection.is_retiring
+        )
         if head.minor == 0 and not self.closes:
             lines = (*lines, b"connection: keep-alive")
         wire = reply(
@@ -806,6 +823,11 @@ class Exchange:
             self.connection.linger(now)
         else:
             self.connection.on_exchange_end(now)
+
+    def finish_tunnel(self) -> None:
+        """Both ends have sent all."""
+        self._account()
+        self.connection.close()
 
     def _account(self) -> None:
         """Count the request where it ended, write it down, and be ready for the next."""

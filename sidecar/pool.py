@@ -9,10 +9,15 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mesh.net.tasks import spawn
 from sidecar.cluster import ClusterState, EndpointState, Waiter
+from sidecar.connect import on_raw_connection
 from sidecar.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from sidecar.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ class Pool:
         self._tasks = tasks
         self._now = now
         self._can_mark = True
+        self._dials: dict[Exchange, object] = {}
         self.connect_failures_total = 0
         self.connects_total = 0
 
@@ -82,6 +88,23 @@ class Pool:
         if not connection.is_closed:
             self._forget_idle(connection)
             connection.transport.abort()
+
+    def open_tunnel(self, host: EndpointState, exchange: "Exchange") -> bool:
+        """Make a connection for a tunnel alone; then `sidecar.connect.on_raw_connection` or `on_connect_failed`. False: no room."""
+        cluster = host.cluster
+        if cluster.connections >= cluster.config.limits.max_connections and host.open > 0:
+            return False
+        host.connecting += 1
+        host.open += 1
+        cluster.connections += 1
+        self.connects_total += 1
+        self._dials[exchange] = ticket = object()
+        spawn(self._tasks, self._dial(host, exchange, ticket), name=f"dial {host.text}")
+        return True
+
+    def stop_opening(self, exchange: "Exchange") -> None:
+        """Undo `open_tunnel`: a connection that is still made is closed at once."""
+        self._dials.pop(exchange, None)
 
     # -- called by the connection
 
@@ -150,6 +173,39 @@ class Pool:
         else:
             connection.idle_since = self._now()
             host.idle.append(connection)
+
+    async def _dial(self, host: EndpointState, exchange: "Exchange", ticket: object) -> None:
+        timeout_s = host.cluster.config.connect_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._open(host)
+        except TimeoutError:
+            self._on_dial_failed(host, exchange, ticket, f"no connection within {timeout_s:g} s")
+            return
+        except OSError as error:
+            self._on_dial_failed(host, exchange, ticket, os.strerror(error.errno) if error.errno else str(error))
+            return
+        except BaseException:
+            self._undo_connect(host)
+            raise
+        host.connecting -= 1
+        if self._takes_dial(exchange, ticket):
+            on_raw_connection(exchange, connection)
+        else:
+            self.discard(connection)
+
+    def _on_dial_failed(self, host: EndpointState, exchange: "Exchange", ticket: object, why: str) -> None:
+        self.connect_failures_total += 1
+        self._undo_connect(host)
+        if self._takes_dial(exchange, ticket):
+            exchange.on_connect_failed(why)
+
+    def _takes_dial(self, exchange: "Exchange", ticket: object) -> bool:
+        """Whether `exchange` still waits for this very dial."""
+        if self._dials.get(exchange) is not ticket:
+            return False
+        del self._dials[exchange]
+        return True
 
     async def _open(self, host: EndpointState) -> UpstreamConnection:
         sock = await self.connect_socket(host)

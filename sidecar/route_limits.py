@@ -56,6 +56,7 @@ def first_check_s(route: "RouteRuntime") -> float:
     limits = route.limits
     nearest = min(route.timeout_s, route.idle_timeout_s, limits.max_duration_s)
     nearest = min(nearest, limits.try_timeout_s, limits.try_idle_timeout_s)
+    nearest = min(nearest, route.runtime.filter.request_timeout_s or NEVER)
     durations = [b.cluster.config.max_stream_duration_s for b in route.branches if b.cluster is not None]
     return min([nearest, *(duration or NEVER for duration in durations)])
 

@@ -10,17 +10,29 @@ from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
 from mesh.http.lines import LINES
 from mesh.http.request import parse_request_head
 from mesh.http.response import ResponseHead, parse_response_head
-from mesh.http.syntax import CONNECTION, HOP_BY_HOP, IDENTITY, TRANSFER_ENCODING, UPGRADE
+from mesh.http.syntax import CONNECTION, HOP_BY_HOP, IDENTITY, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, UPGRADE
 from mesh.resilience.retry import Replay, RetryPolicy
 from mesh.routing.matcher import CompiledRoute, CompiledTable
 from mesh.routing.rewrite import mutate_lines
-from mesh.routing.table import Forward, HeaderMutation, Provenance, WeightedCluster
+from mesh.routing.table import (
+    Forward,
+    HeaderMutation,
+    HeaderValue,
+    Provenance,
+    Redirect,
+    Route,
+    VirtualHost,
+    WeightedCluster,
+)
+from mesh.telemetry.trace_context import TraceContext
 from sidecar.access_log import AccessLogWriter
 from sidecar.cluster import ClusterState, EndpointState
 from sidecar.config import Direction, HttpFilter
+from sidecar.connect import find_connect_route
 from sidecar.filters.build import build_filters
 from sidecar.filters.protocol import Filters
 from sidecar.filters.site_state import SiteState
+from sidecar.head_rules import HeadRules
 from sidecar.health_checking import says_failing
 from sidecar.replies import http_date
 from sidecar.request_hints import HINTS, Hints, adjusted_route
@@ -34,6 +46,7 @@ MAX_CACHED_HEADS = 512
 MAX_CACHED_HEAD_BYTES = 2048
 _NO_MUTATION = HeaderMutation()
 _UNKNOWN = ResponsePlan(status=0, length=0, is_verbatim=False, drops=(), end=b"")
+_TRACE = TRACEPARENT | TRACESTATE
 _RESPONSE_DROPS = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | TRANSFER_ENCODING
 
 
@@ -266,13 +279,16 @@ class RouteRuntime:
         self.filters: Filters = build_filters(self)
         """What else is done to this route's requests."""
         self.is_special = (
-            bool(self.filters) or self.limits.tells_attempts or any(branch.labels for branch in self.branches)
+            bool(self.filters)
+            or self.limits.tells_attempts
+            or runtime.limits_connections
+            or any(branch.labels for branch in self.branches)
         )
         """No request of this route takes the short way."""
         config = runtime.filter
         self.is_traced = config.tracing is not None
         self.generates_ids = config.generate_request_id
-        self.adds_forwarded_for = config.use_remote_address
+        self.adds_forwarded_for = config.use_remote_address and not config.skip_xff_append
         self.counts_attempts = compiled is not None and compiled.host.include_attempt_count
         self.shapes: dict[tuple[bytes, int, bool, int], RequestShape] = {}
         """Shapes of request heads seen so far. See `shape_of`."""
@@ -293,8 +309,10 @@ class RouteRuntime:
 
     def mutations(self, own: HeaderMutation, which: str) -> tuple[HeaderMutation, ...]:
         """Header changes from the innermost to the outermost. Source: Envoy, "custom request/response headers"."""
+        via = self.runtime.filter.via
+        last = (HeaderMutation(add=(HeaderValue(name="via", value=via, append=True),)),) if via else ()
         if self.compiled is None:
-            return ()
+            return last
         levels: list[HeaderMutation] = [
             own,
             getattr(self.compiled.route, which),
@@ -303,7 +321,7 @@ class RouteRuntime:
         ]
         if self.runtime.table.table.most_specific_wins:
             levels.reverse()
-        return tuple(level for level in levels if level)
+        return tuple(level for level in levels if level) + last
 
 
 class HttpRuntime:
@@ -336,6 +354,9 @@ class HttpRuntime:
         self.limits = HeadLimits(max_head_bytes=config.max_header_bytes, max_header_count=config.max_header_count)
         self.short_head_bytes = min(self.limits.max_line_bytes, self.limits.max_head_bytes) - 4
         """A head shorter than this keeps every limit on lengths."""
+        self._rules = HeadRules(config)
+        self.limits_connections = bool(config.max_requests_per_connection or config.max_connection_duration_s)
+        """Client connections are ended in good order before the client ends them, so every response needs a second look."""
         self.server_line = b"server: " + config.server_name.encode()
         self.templates: dict[bytes, RequestTemplate] = {}
         self.no_route = RouteRuntime(self, None)
@@ -351,11 +372,20 @@ class HttpRuntime:
     def learn(self, block: bytes) -> RequestTemplate:
         """The template for a head that has none yet. Raises HttpSyntaxError."""
         head = parse_request_head(block, self.limits)
+        parent: TraceContext | None = None
+        if self._rules.always or head.kinds & _TRACE:
+            head, parent, elsewhere = self._rules.apply(head)
+            if elsewhere is not None:
+                return RequestTemplate(head, self._redirecting(elsewhere))
         host = self.table.find_host(head.authority)
-        route = self._route_for(host.find(head, self.draw()) if host is not None else None)
+        if head.path:
+            compiled = host.find(head, self.draw()) if host is not None else None
+        else:
+            compiled = find_connect_route(host, head, is_offered="connect" in self.filter.upgrades)
+        route = self._route_for(compiled)
         if head.kinds & HINTS:
             route = adjusted_route(route, head)
-        template = RequestTemplate(head, route)
+        template = RequestTemplate(head, route, parent)
         if host is not None and host.has_shares:
             return template  # an equal head may take another route
         # Heads that never come again (unique ids) only fill the cache. When a whole cache was filled by misses, most
@@ -369,6 +399,12 @@ class HttpRuntime:
             template.keep()
             self.templates[block] = template
         return template
+
+    def _redirecting(self, target: bytes) -> RouteRuntime:
+        """No route: sends the client to the path as it should be."""
+        action = Redirect(path=target.decode("latin-1"), status=307, strip_query=True)
+        host = VirtualHost(name="", domains=("*",), routes=())
+        return RouteRuntime(self, CompiledRoute(Route(action=action), host, 0, "path redirect"))
 
     def _route_for(self, compiled: CompiledRoute | None) -> RouteRuntime:
         if compiled is None:

@@ -15,7 +15,6 @@ from mesh.http.syntax import (
     CONTENT_LENGTH,
     EXPECT,
     FORWARDED_FOR,
-    FORWARDED_PROTO,
     HOP_BY_HOP,
     IDENTITY,
     PROXY_HINT,
@@ -26,7 +25,7 @@ from mesh.http.syntax import (
 )
 from mesh.resilience.retry import IDEMPOTENT_METHODS
 from mesh.routing.rewrite import mutate_lines
-from mesh.telemetry.trace_context import TraceContext, parse_traceparent
+from mesh.telemetry.trace_context import TraceContext
 from sidecar.rewriting import rewrite_head
 from sidecar.route_limits import expected_line
 
@@ -39,6 +38,8 @@ MAX_SHAPES = 256
 """Per route; a table of 18 kinds has more, but clients use few."""
 _BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
 """A request of these without a body says so (RFC 9110 s8.6)."""
+_SPECIAL_METHODS = frozenset({b"HEAD", b"CONNECT"})
+"""What a response means depends on these."""
 _ATTEMPT_COUNT = frozenset({b"x-envoy-attempt-count"})
 _PROTO_HTTP = b"x-forwarded-proto: http"
 NO_WIRES: Final[dict[int, bytes]] = {}
@@ -94,7 +95,11 @@ class RequestShape:
         )
         self.is_idempotent = method in IDEMPOTENT_METHODS or head.has_idempotency_key
         self.is_plain = is_plain = (
-            head.keep_alive and head.minor == 1 and method != b"HEAD" and not self.upgrade and not route.is_special
+            head.keep_alive
+            and head.minor == 1
+            and method not in _SPECIAL_METHODS
+            and not self.upgrade
+            and not route.is_special
         )
         """Whether the response may take the short way: nothing about this request needs a second look."""
         self.is_quick = is_plain and not has_body and (self.is_idempotent or route.repeats_all)
@@ -114,14 +119,14 @@ class RequestShape:
         if not self.keeps_tracestate:
             drops |= TRACESTATE
         if self.adds_forwarded_for:
-            drops |= FORWARDED_FOR | FORWARDED_PROTO | ATTEMPT_COUNT  # an edge believes nobody
+            drops |= FORWARDED_FOR | ATTEMPT_COUNT  # an edge believes nobody
         if self.counts_attempts:
             drops |= ATTEMPT_COUNT
         return drops
 
     def _end(self, head: RequestHead) -> bytes:
         lines = [line for line in (expected_line(self.route),) if line]
-        if head.forwarded_proto is None or self.adds_forwarded_for:
+        if head.forwarded_proto is None:
             lines.append(_PROTO_HTTP)
         if head.method in _BODY_METHODS and not (self.has_body or head.kinds & CONTENT_LENGTH):
             lines.append(b"content-length: 0")
@@ -158,12 +163,11 @@ class RequestTemplate:
 
     __slots__ = ("head", "parent", "shape", "size_bytes", "wires")
 
-    def __init__(self, head: RequestHead, route: "RouteRuntime") -> None:
+    def __init__(self, head: RequestHead, route: "RouteRuntime", parent: TraceContext | None = None) -> None:
         self.head = head
         self.size_bytes = head.size_bytes
-        parent = None
-        if head.traceparent is not None and route.is_traced:
-            parent = parse_traceparent(head.traceparent)
+        if not route.is_traced:
+            parent = None
         self.parent: TraceContext | None = parent
         self.shape = shape_of(head, route, parent)
         self.wires: dict[int, bytes] = NO_WIRES
@@ -226,7 +230,7 @@ class RequestTemplate:
         head, shape = self.head, self.shape
         compiled = shape.route.compiled
         headers = head.kept_lines
-        if shape.route.rewrites and compiled is not None:
+        if shape.route.rewrites and compiled is not None and head.path:
             new = rewrite_head(compiled, branch.index, head)
             lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, new.target, new.authority), *new.lines]
             headers = without(headers, new.names) if new.names else headers
@@ -256,10 +260,7 @@ class RequestTemplate:
         head, shape = self.head, self.shape
         expected = expected_line(shape.route)
         lines = [expected] if expected else []
-        if head.forwarded_proto is not None and not shape.adds_forwarded_for:
-            lines.append(b"x-forwarded-proto: " + head.forwarded_proto)
-        else:
-            lines.append(_PROTO_HTTP)
+        lines.append(_PROTO_HTTP if head.forwarded_proto is None else b"x-forwarded-proto: " + head.forwarded_proto)
         if head.forwarded_for is not None and not shape.adds_forwarded_for:
             lines.append(b"x-forwarded-for: " + head.forwarded_for)
         if head.request_id is not None:

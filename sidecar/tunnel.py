@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def switch(exchange: "Exchange", upstream: "UpstreamConnection", head: ResponseHead) -> bool:
-    """A 101. False when nobody asked for it."""
-    if not exchange.template.upgrade or head.upgrade.lower() != exchange.template.upgrade:
+    """A 101. False when nobody asked for it, or the request was not over yet (RFC 9110 s7.8)."""
+    if not exchange.template.upgrade or head.upgrade.lower() != exchange.template.upgrade or not exchange.request_done:
         exchange.on_upstream_malformed(
-            upstream, HttpSyntaxError(400, "unasked-upgrade", "it switches protocols without being asked")
+            upstream, HttpSyntaxError(400, "unasked-upgrade", "it switches protocols without being asked, or too early")
         )
         return False
     settle_retry(exchange)
@@ -31,10 +31,27 @@ def switch(exchange: "Exchange", upstream: "UpstreamConnection", head: ResponseH
     exchange.connection.transport.write(
         b"HTTP/1.1 101 Switching Protocols\r\n" + b"".join([line + b"\r\n" for line in lines]) + b"\r\n"
     )
+    begin_tunnel(exchange)
+    return True
+
+
+def accept_connect(exchange: "Exchange", head: ResponseHead) -> None:
+    """A 2xx to a CONNECT that was passed on. It has no body, whatever it says (RFC 9110 s9.3.6)."""
+    settle_retry(exchange)
+    exchange.has_responded = exchange.is_tunnel = exchange.closes = True
+    exchange.status = head.status
+    lines = exchange.branch.response_lines(head)
+    first = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
+    exchange.connection.transport.write(first + b"".join([line + b"\r\n" for line in lines]) + b"\r\n")
+    begin_tunnel(exchange)
+
+
+def begin_tunnel(exchange: "Exchange") -> None:
+    """The client has been told: from here on bytes go through."""
+    exchange.stop_replay()
     exchange.last_move = time.monotonic()
     set_deadline(exchange, exchange.last_move)
     exchange.connection.on_tunnel()
-    return True
 
 
 def on_upstream_data(exchange: "Exchange", data: bytes) -> None:
@@ -71,4 +88,4 @@ def _count_eof(exchange: "Exchange") -> None:
         exchange.upstream.owner = None
         exchange.upstream.transport.close()
         exchange.upstream = None
-        exchange.finish()
+        exchange.finish_tunnel()

@@ -137,6 +137,9 @@ class UpstreamConnection(asyncio.Protocol):
         if isinstance(reader, UntilCloseReader) and exc is None:
             reader.done = True
             owner.on_response_end(self, [], keeps=False)
+        elif self._buffer:
+            why = "the connection closed in the middle of a response's head"
+            owner.on_upstream_malformed(self, HttpSyntaxError(400, "cut-head", why))
         else:
             owner.on_upstream_lost(self)
 
@@ -208,6 +211,12 @@ class UpstreamConnection(asyncio.Protocol):
                 self.has_upgraded = True
                 if at < len(data):
                     tunnel.on_upstream_data(owner, data[at:])
+            return
+        if owner.method == b"CONNECT" and head.status < 300:
+            self.has_upgraded = True
+            tunnel.accept_connect(owner, head)
+            if at < len(data):
+                tunnel.on_upstream_data(owner, data[at:])
             return
         kind = head.body_kind(owner.method)
         self._reader = _reader_for(kind, head)

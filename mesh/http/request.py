@@ -69,9 +69,10 @@ class RequestHead:
     _values: dict[bytes, bytes] | None
     method: bytes
     target: bytes
-    """Origin form, `/path?query`, or `*`. An absolute target has been split into `authority` and this."""
+    """Origin form, `/path?query`, or `*`. An absolute target has been split into `authority` and this.
+    CONNECT's is `host:port`, which is the authority too."""
     path: bytes
-    """The target up to the `?`."""
+    """The target up to the `?`; empty for CONNECT."""
     query: bytes | None
     authority: bytes
     """Lower case, with its port if it was given; empty for an HTTP/1.0 request without Host."""
@@ -228,7 +229,7 @@ def parse_request_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Req
             # An absolute target's authority replaces the Host (RFC 9112 s3.2.2).
             head.authority = head.authority or entry[2]
         elif kind == REQUEST_ID:
-            head.request_id = entry[2]
+            head.request_id = entry[2] if head.request_id is None else head.request_id + b"," + entry[2]
         elif kind != HOP_BY_HOP:
             _take_special(kind, entry[2], kinds, head)
         kinds |= kind
@@ -255,24 +256,23 @@ def _check_framing(head: RequestHead) -> None:
 
 
 def _parse_request_line(line: bytes, head: RequestHead) -> bytes:
-    """A request line that is not the usual one. Returns the target in origin form."""
+    """A request line that is not the usual one. Returns the target in origin form, or nothing for CONNECT, which has no path."""
     if line.translate(None, LINE_BYTES):
         raise bad_line(line)
     parts = line.split(b" ")
     if len(parts) != 3:
         raise HttpSyntaxError(400, "bad-request-line", "the request line is not METHOD SP TARGET SP VERSION")
     method, target, version = parts
-    if version == b"HTTP/1.1":
-        head.minor = 1
-        if method not in _KNOWN_METHODS:
-            _check_method(method, is_http=True)
-    else:
-        _check_other_version(method, version)
-        head.minor = 0
+    is_connect = method not in _KNOWN_METHODS and _is_connect(method)
+    head.minor = 1 if version == b"HTTP/1.1" else _other_version(version)
     if target.translate(None, TARGET_BYTES):
         raise HttpSyntaxError(400, "bad-target", "the request target holds a character that is not allowed")
-    head.keep_alive = head.is_verbatim = head.minor == 1
+    head.keep_alive = head.minor == 1
+    head.is_verbatim = version == b"HTTP/1.1"
     head.method = method
+    if is_connect:
+        _take_connect_target(target, head)
+        return b""
     if target[:1] != b"/":
         target = _other_target_forms(target, head)
         head.is_verbatim = False
@@ -280,27 +280,30 @@ def _parse_request_line(line: bytes, head: RequestHead) -> bytes:
     return target
 
 
-def _check_other_version(method: bytes, version: bytes) -> None:
-    is_http_10 = version == b"HTTP/1.0"
-    if method not in _KNOWN_METHODS:
-        _check_method(method, is_http=is_http_10)
-    if not is_http_10:
-        raise _bad_version(version)
-
-
-def _check_method(method: bytes, is_http: bool) -> None:
+def _is_connect(method: bytes) -> bool:
+    """Whether an unusual method, which must be a token, is CONNECT."""
     if not method or method.translate(None, TOKEN_BYTES):
         raise HttpSyntaxError(400, "bad-method", "the method is not a token")
-    if method == b"CONNECT" and is_http:
-        raise HttpSyntaxError(405, "connect-refused", "CONNECT is not offered here: connect to the host itself")
+    return method == b"CONNECT"
 
 
-def _bad_version(version: bytes) -> HttpSyntaxError:
-    if len(version) == 8 and version.startswith(b"HTTP/") and version[5:6].isdigit() and version[6:7] == b".":
-        if version[5:6] == b"1" and version[7:8].isdigit():
-            return HttpSyntaxError(505, "bad-version", "this HTTP/1 minor version is not spoken here; use HTTP/1.1")
-        return HttpSyntaxError(505, "bad-version", "this HTTP version is not spoken here; use HTTP/1.1")
-    return HttpSyntaxError(400, "bad-version", "the request line does not end in an HTTP version")
+def _take_connect_target(target: bytes, head: RequestHead) -> None:
+    """The authority form (RFC 9112 s3.2.3)."""
+    host, colon, port = target.rpartition(b":")
+    if not (host and colon and port.isdigit()):
+        raise HttpSyntaxError(400, "bad-target", "CONNECT wants HOST:PORT")
+    head.authority = check_authority(target)
+    head.target = target
+    head.is_verbatim = False
+
+
+def _other_version(version: bytes) -> int:
+    """The minor version to take for one that is not 1.1: a higher minor is understood as 1.1 (RFC 9110 s6.2)."""
+    if len(version) == 8 and version.startswith(b"HTTP/") and version[6:7] == b"." and version[5:8:2].isdigit():
+        if version[5:6] == b"1":
+            return int(version[7:8] != b"0")
+        raise HttpSyntaxError(505, "bad-version", "this HTTP version is not spoken here; use HTTP/1.1")
+    raise HttpSyntaxError(400, "bad-version", "the request line does not end in an HTTP version")
 
 
 def _other_target_forms(target: bytes, head: RequestHead) -> bytes:
@@ -321,6 +324,8 @@ def _take_special(kind: int, value: Any, before: int, head: RequestHead) -> None
     if kind == CONTENT_LENGTH:
         if before & CONTENT_LENGTH:
             raise HttpSyntaxError(400, "conflicting-content-length", "more than one Content-Length header")
+        if value and not head.path:
+            raise HttpSyntaxError(400, "body-of-connect", "a CONNECT request with a body")
         head.content_length = value
     elif kind == TRACEPARENT:
         # More than one is as good as none (Trace Context s3.2).
@@ -334,6 +339,8 @@ def _take_special(kind: int, value: Any, before: int, head: RequestHead) -> None
     elif kind == TRANSFER_ENCODING:
         if before & TRANSFER_ENCODING or value.lower() != b"chunked":
             raise HttpSyntaxError(501, "bad-transfer-encoding", "the only transfer coding spoken here is chunked")
+        if not head.path:
+            raise HttpSyntaxError(400, "body-of-connect", "a CONNECT request with a body")
         head.chunked = True
     elif kind == EXPECT:
         if value.lower() != b"100-continue":
@@ -342,7 +349,7 @@ def _take_special(kind: int, value: Any, before: int, head: RequestHead) -> None
     elif kind == FORWARDED_FOR:
         head.forwarded_for = value if head.forwarded_for is None else head.forwarded_for + b", " + value
     elif kind == FORWARDED_PROTO:
-        head.forwarded_proto = value
+        head.forwarded_proto = value if head.forwarded_proto is None else head.forwarded_proto + b"," + value
     elif kind == IDEMPOTENCY_KEY:
         head.has_idempotency_key = True
 
@@ -353,6 +360,9 @@ def _check_chunked(head: RequestHead) -> None:
     if head.minor == 0:
         raise HttpSyntaxError(400, "chunked-in-1.0", "Transfer-Encoding in an HTTP/1.0 request")
     head.content_length = -1
+    for kind, line, _ in head.special:
+        if kind == TRANSFER_ENCODING and not line.endswith(b": chunked"):
+            head.is_verbatim = False  # what is spelled oddly may be read as nothing by the server
 
 
 def _apply_connection(options: ConnectionOptions, head: RequestHead) -> None:

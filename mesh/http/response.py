@@ -157,6 +157,9 @@ def parse_response_head(block: bytes, limits: HeadLimits = DEFAULT_LIMITS) -> Re
     head.chunked = bool(kinds & TRANSFER_ENCODING)
     head.has_date = bool(kinds & DATE)
     head.has_server = bool(kinds & SERVER)
+    if (head.status < 200 or head.status == 204) and (head.chunked or head.content_length > 0):
+        # RFC 9110 s8.6, RFC 9112 s6.1: who sends these means a body that we are not to read, and would take for the next response.
+        raise HttpSyntaxError(400, "body-not-allowed", "a 1xx or 204 response that says it has a body")
     if head.chunked and (head.content_length >= 0 or head.minor == 0):
         raise HttpSyntaxError(400, "length-and-chunked", "Transfer-Encoding with Content-Length or in HTTP/1.0")
     if options is not None:
@@ -173,12 +176,13 @@ def _parse_status_line(line: bytes) -> tuple[int, int, bytes, bool]:
     if line.translate(None, LINE_BYTES):
         raise bad_line(line)
     version, status, reason = line[:9], line[9:12], line[12:]
-    if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or (reason and reason[:1] != b" "):
+    is_http = version[:7] == b"HTTP/1." and version[7:8].isdigit() and version[8:] == b" "
+    if not is_http or (reason and reason[:1] != b" "):
         raise HttpSyntaxError(400, "bad-status-line", "the status line is not VERSION SP STATUS SP REASON")
     if not status.isdigit() or len(status) != 3 or not 100 <= int(status) <= 599:
         raise HttpSyntaxError(400, "bad-status-line", "the status is not a number from 100 to 599")
-    is_11 = version[7] == 0x31
-    return 1 if is_11 else 0, int(status), reason[1:], is_11 and bool(reason)
+    # A higher minor version is understood as 1.1 (RFC 9110 s6.2).
+    return int(version[7] != 0x30), int(status), reason[1:], version[7] == 0x31 and bool(reason)
 
 
 def _apply_connection(options: ConnectionOptions, head: ResponseHead) -> None:

@@ -41,6 +41,7 @@ DATE = 1 << 14
 SERVER = 1 << 15
 ATTEMPT_COUNT = 1 << 16
 PROXY_HINT = 1 << 17
+TE = 1 << 18
 """Kinds of header lines, as bits: the kinds of a whole head are one number."""
 
 _SPECIAL = {
@@ -50,9 +51,7 @@ _SPECIAL = {
     b"connection": CONNECTION,
     b"keep-alive": HOP_BY_HOP,
     b"proxy-connection": HOP_BY_HOP,
-    b"proxy-authenticate": HOP_BY_HOP,
-    b"proxy-authorization": HOP_BY_HOP,
-    b"te": HOP_BY_HOP,
+    b"te": TE,
     b"http2-settings": HOP_BY_HOP,
     b"expect": EXPECT,
     b"upgrade": UPGRADE,
@@ -65,6 +64,12 @@ _SPECIAL = {
     b"x-forwarded-client-cert": IDENTITY,
     b"x-envoy-peer-metadata": IDENTITY,
     b"x-envoy-peer-metadata-id": IDENTITY,
+    b"x-envoy-force-trace": IDENTITY,
+    b"x-envoy-internal": IDENTITY,
+    b"x-envoy-ip-tags": IDENTITY,
+    b"x-envoy-retriable-header-names": IDENTITY,
+    b"x-envoy-upstream-alt-stat-name": IDENTITY,
+    b"x-envoy-upstream-rq-timeout-alt-response": IDENTITY,
     b"date": DATE,
     b"server": SERVER,
     b"x-envoy-attempt-count": ATTEMPT_COUNT,
@@ -78,8 +83,23 @@ _SPECIAL = {
     b"x-envoy-upstream-rq-per-try-timeout-ms": PROXY_HINT,
     b"x-envoy-upstream-rq-timeout-ms": PROXY_HINT,
 }
-"""Headers that somebody looks at. IDENTITY: only a mesh proxy may say them, so what a client says is dropped.
-PROXY_HINT: about retries and timeouts; read by sidecar.request_hints and never sent on as they are."""
+"""Headers that somebody looks at. IDENTITY: only a mesh proxy may say them, so what a client says is dropped; so are the orders to a
+proxy that Envoy takes from its own clients only (internal addresses), of which there are none here. PROXY_HINT: about retries and
+timeouts; read by sidecar.request_hints and never sent on as they are.
+
+Proxy-Authenticate and Proxy-Authorization travel on: nobody here asks for them, so they are for a proxy further on (RFC 9110 s11.7.2).
+"""
+
+_NEVER_NOMINATED = frozenset(
+    {
+        b"authorization", b"cache-control", b"content-encoding", b"content-language", b"content-length", b"content-location",
+        b"content-range", b"content-type", b"cookie", b"date", b"etag", b"expires", b"host", b"idempotency-key", b"location",
+        b"set-cookie", b"traceparent", b"tracestate", b"transfer-encoding", b"vary", b"x-forwarded-for", b"x-forwarded-host",
+        b"x-forwarded-proto", b"x-request-id",
+    }
+)  # fmt: skip
+"""Fields for every recipient. RFC 9110 s7.6.1 forbids to name them in Connection; who does it wants a proxy to lose them.
+DEVIATION: Envoy refuses the request when some of them are named, and removes others."""
 
 PASSING = IDEMPOTENCY_KEY | DATE | SERVER | ATTEMPT_COUNT
 """Looked at, and sent on like any other."""
@@ -159,7 +179,7 @@ def connection_options(value: bytes) -> ConnectionOptions:
             b"close" in tokens,
             b"keep-alive" in tokens,
             b"upgrade" in tokens,
-            tokens - {b"close", b"keep-alive", b"upgrade", b"te"},
+            tokens - {b"close", b"keep-alive", b"upgrade", b"te"} - _NEVER_NOMINATED,
         )
         if len(value) <= 64:
             remember(_CONNECTIONS, value, known)

@@ -82,6 +82,8 @@ class PathMatch:
 
 
 ANY_PATH = PathMatch()
+CONNECT_PATH = PathMatch(kind=PathKind.EXACT, value="")
+"""Only CONNECT has no path. Source: Envoy RouteMatch.connect_matcher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,8 @@ class Forward:
     """The answer while the snapshot lacks the cluster. Source: cluster_not_found_response_code."""
     upgrades: tuple[tuple[str, bool], ...] = ()
     """(protocol in lower case, whether it is allowed), over the listener's `upgrades`."""
+    terminates_connect: bool = False
+    """CONNECT ends here: its payload goes to the endpoint as a plain TCP connection. Source: UpgradeConfig.connect_config."""
 
     def __post_init__(self) -> None:
         if not self.clusters:

@@ -77,6 +77,7 @@ def _forward(action: Any, path: str, *, repeats_any: bool) -> Forward:
             hash_policies=_hash_policies(action, path),
             mirrors=decode_mirrors(action, path),
             upgrades=_upgrades(action, path),
+            terminates_connect=any(one.HasField("connect_config") for one in action.upgrade_configs),
             missing_cluster_status=_MISSING_STATUS[action.cluster_not_found_response_code],
         )
     except DecodeError:
@@ -105,13 +106,12 @@ def _upgrades(action: Any, path: str) -> tuple[tuple[str, bool], ...]:
     found: list[tuple[str, bool]] = []
     for i, one in enumerate(action.upgrade_configs):
         where = f"{join(path, 'upgrade_configs')}[{i}]"
-        only(one, where, "upgrade_type", "enabled")
+        only(one, where, "upgrade_type", "enabled", "connect_config")
+        only(one.connect_config, join(where, "connect_config"))
         name = str(one.upgrade_type).lower()
         enabled = bool(wrapped(one, "enabled", True))
-        if not name or (name == "connect" and enabled):
-            raise DecodeError(
-                join(where, "upgrade_type"), "want a protocol such as websocket; CONNECT is not supported"
-            )
+        if not name:
+            raise DecodeError(join(where, "upgrade_type"), "is empty; want a protocol such as websocket, or CONNECT")
         found.append((name, enabled))
     return tuple(found)
 

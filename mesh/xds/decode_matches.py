@@ -4,6 +4,7 @@ from typing import Any
 
 from mesh.routing.errors import RouteTableError
 from mesh.routing.match import (
+    CONNECT_PATH,
     HeaderMatch,
     MatchKind,
     PathKind,
@@ -27,6 +28,7 @@ def decode_route_match(match: Any, path: str) -> RouteMatch:
         "path",
         "safe_regex",
         "path_separated_prefix",
+        "connect_matcher",
         "case_sensitive",
         "headers",
         "query_parameters",
@@ -60,8 +62,10 @@ def _path_match(match: Any, path: str) -> PathMatch:
             return PathMatch(kind=PathKind.SEGMENT_PREFIX, value=match.path_separated_prefix, ignore_case=ignore_case)
         case "safe_regex":
             return PathMatch(kind=PathKind.REGEX, value=regex(match.safe_regex, join(path, "safe_regex")))
+        case "connect_matcher":
+            return CONNECT_PATH
         case _:
-            raise DecodeError(path, "want one of prefix, path, safe_regex, path_separated_prefix")
+            raise DecodeError(path, "want one of prefix, path, safe_regex, path_separated_prefix, connect_matcher")
 
 
 def regex(matcher: Any, path: str) -> str:

@@ -91,7 +91,7 @@ def decode_http_filter(manager: Any, path: str) -> HttpFilter:
         access_log=decode_access_log(manager.access_log, join(path, "access_log")),
         use_remote_address=wrapped(manager, "use_remote_address", False),
         generate_request_id=wrapped(manager, "generate_request_id", True),
-        preserve_external_request_id=manager.preserve_external_request_id or _DEFAULTS.preserve_external_request_id,
+        preserve_external_request_id=manager.preserve_external_request_id,
         server_name=manager.server_name or _DEFAULTS.server_name,
         upgrades=_upgrades(manager, path),
         request_headers_timeout_s=seconds(manager, "request_headers_timeout") or _DEFAULTS.request_headers_timeout_s,
@@ -147,8 +147,6 @@ def _upgrades(manager: Any, path: str) -> frozenset[str]:
         where = f"{join(path, 'upgrade_configs')}[{i}]"
         only(one, where, "upgrade_type", "enabled")
         name = one.upgrade_type.lower()
-        if name == "connect":
-            raise DecodeError(join(where, "upgrade_type"), "CONNECT is not supported")
         if wrapped(one, "enabled", True):
             names.add(name)
     # DEVIATION: Envoy passes no upgrade on unless told to; a sidecar that breaks websockets by default surprises everybody.

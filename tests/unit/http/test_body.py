@@ -82,3 +82,31 @@ def test_what_is_chunked_is_read_back(pieces: list[bytes], step: int, tail: byte
     assert read(reader, wire + tail, step) == (b"".join(pieces), tail)
     assert reader.done
     assert reader.trailers == [b"a: b"]
+
+
+_CHUNK_PARTS = st.sampled_from(
+    [b"0", b"1", b"3", b"a", b"F", b"\r\n", b"\r", b"\n", b";x=y", b";", b" ", b"abc", b"x", b"X-Sum: 1", b"Host: a", b":", b"\0",
+     b"0\r\n\r\n"]
+)  # fmt: skip
+
+
+@given(parts=st.lists(_CHUNK_PARTS, max_size=16), steps=st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_chunked_bytes_come_to_the_same_however_they_are_cut(parts: list[bytes], steps: list[int]) -> None:
+    data = b"".join(parts)
+    whole = _outcome(data, [len(data) or 1])
+    assert _outcome(data, [1]) == whole
+    assert _outcome(data, steps) == whole
+
+
+def _outcome(data: bytes, steps: list[int]) -> object:
+    reader = ChunkedReader()
+    payload, at, turn = b"", 0, 0
+    try:
+        while at < len(data) and not reader.done:
+            pieces, taken = reader.feed(data[at : at + steps[turn % len(steps)]])
+            payload += b"".join(pieces)
+            at += taken
+            turn += 1
+    except HttpSyntaxError:
+        return "refused"
+    return payload, reader.done, reader.trailers, at if reader.done else 0

@@ -358,7 +358,6 @@ def test_listener_with_detection_inbound_chains_and_tracing() -> None:
             "http_filters[0]",
             "want envoy.filters.http.router",
         ),
-        ({"upgrade_configs": [{"upgrade_type": "CONNECT"}]}, "upgrade_type", "CONNECT"),
         ({"codec_type": "HTTP2"}, "codec_type", "HTTP/1.1"),
         (
             {"rds": {"route_config_name": "a", "config_source": {"path_config_source": {"path": "/x"}}}},
