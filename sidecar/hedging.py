@@ -149,8 +149,6 @@ class Rival:
         "template",
         "upstream",
     )
-    request_done = True
-    """Only whole requests are hedged."""
 
     def __init__(self, race: Race, host: "EndpointState", upstream: "UpstreamConnection") -> None:
         exchange = race.exchange

@@ -79,9 +79,6 @@ class Shadow:
         "template",
         "upstream_keeps_alive",
     )
-    request_done = True
-    """A copy is sent whole, on a connection of any age, once."""
-    stale_retries = 0
 
     def __init__(self, plane: "Plane", host: EndpointState, config: ShadowConfig) -> None:
         self._plane = plane
