@@ -41,6 +41,9 @@ class FakeTransport(asyncio.Transport):
     def write_eof(self) -> None:
         self.has_eof = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def close(self) -> None:
         self.is_gone = True
 
