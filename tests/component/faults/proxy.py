@@ -16,8 +16,8 @@ from tests.component.faults.table import FAULTS, OWN_PORT
 from tests.component.faults.upstreams import Upstreams
 
 ROOT = Path(__file__).resolve().parents[3]
-ROUTE_TIMEOUT_S = 1.5
-STREAM_IDLE_S = 2.0
+ROUTE_TIMEOUT_S = 1.2
+STREAM_IDLE_S = 1.6
 HEAD_TIMEOUT_S = 1.0
 
 
@@ -91,7 +91,7 @@ def _cluster(name: str, *ports: int) -> dict[str, Any]:
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "3s",
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {
             "cluster_name": name,
@@ -107,11 +107,12 @@ def _route(prefix: str, cluster: str, **action: Any) -> dict[str, Any]:
 
 def bootstrap(port: int, admin: int, log: Path, up: Upstreams) -> dict[str, Any]:
     """`/own/FAULT/...` has a cluster of its own, `/shared/...` shares one, `/retried/...` has two endpoints, one of them bad,
-    `/long/...` no timeout but the idle one."""
+    `/long/...` no timeout but the idle one, `/deaf/...` a longer one."""
     ports = {"refused": up.refused_port, "slams": up.slamming_port}
     retries = {"retry_on": "5xx,reset,connect-failure", "num_retries": 5, "per_try_timeout": "0.4s"}
     routes = [_route(f"/own/{name}/", name) for name in FAULTS]
     routes += [_route("/shared/", "shared"), _route("/long/", "long", timeout="0s")]
+    routes.append(_route("/deaf/", "long", timeout="0s", idle_timeout="3s"))
     routes.append(_route("/retried/", "retried", timeout="20s", retry_policy=retries))
     clusters = [_cluster(name, ports[name] if name in OWN_PORT else up.port) for name in FAULTS]
     clusters += [_cluster("shared", up.port), _cluster("long", up.port)]

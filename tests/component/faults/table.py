@@ -35,7 +35,6 @@ class Fault:
 
 
 GOOD: Ending = (200, "-")
-_RESET_AFTER_ANSWER = (BROKEN, (200, "UC"))
 
 FAULTS = {
     fault.name: fault
@@ -55,7 +54,7 @@ FAULTS = {
         Fault(name="extra-late", outcome=200, ending=GOOD, others=((502, (502, "UPE")),), spoils_next=True),
         # Does not answer.
         Fault(name="refused", outcome=503, ending=(503, "UF")),
-        Fault(name="slams", outcome=503, ending=(503, "UC")),
+        Fault(name="slams", outcome=503, ending=(503, "UC"), others=((503, (503, "UF")),)),
         Fault(name="resets", outcome=503, ending=(503, "UC")),
         Fault(name="closes", outcome=503, ending=(503, "UC")),
         Fault(name="hangs", outcome=504, ending=(504, "UT")),

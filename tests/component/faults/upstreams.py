@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 RESET = b"\x01\0\0\0\0\0\0\0"
 """SO_LINGER that makes a close a reset."""
 _HANG_S = 60.0
+_SINK_S = 2.5
 
 
 def payload(token: str, size: int) -> bytes:
@@ -55,12 +56,22 @@ class Upstreams:
     """Requests by fault."""
     wrong: list[str] = field(default_factory=list)
     """Requests whose body was not what their token says."""
+    _open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = asyncio.current_task()
         # The last: uvloop's word for a write to a connection that the proxy has closed.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, RuntimeError):
             await self._serve(reader, writer)
         writer.close()
+        del self._open[writer]
+
+    async def close(self) -> None:
+        """Break what is open, and wait until nothing is at work."""
+        for writer in self._open:
+            writer.transport.abort()
+        if tasks := [task for task in self._open.values() if task is not None]:
+            await asyncio.wait(tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends_next = ""
@@ -149,7 +160,14 @@ async def _early_keep(asked: Asked, reader: asyncio.StreamReader, writer: asynci
     await writer.drain()
 
 
-_BEFORE_BODY = {"early-close": _early_close, "early-reset": _early_reset, "early-keep": _early_keep}
+async def _sink(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Neither reads nor answers, for longer than the proxy puts up with."""
+    for _ in range(int(_SINK_S / 0.05)):
+        if not writer.is_closing():
+            await asyncio.sleep(0.05)
+
+
+_BEFORE_BODY = {"sink": _sink, "early-close": _early_close, "early-reset": _early_reset, "early-keep": _early_keep}
 
 
 # -- answers afterwards
@@ -157,6 +175,13 @@ _BEFORE_BODY = {"early-close": _early_close, "early-reset": _early_reset, "early
 
 async def _answer(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Do what the path asks for. Whether the connection takes another request."""
+    if asked.fault == "large":
+        block = payload(asked.token, 65536)
+        writer.write(asked.head("date: d", f"content-length: {asked.size}"))
+        for at in range(0, asked.size, len(block)):
+            writer.write(block[: asked.size - at])
+            await writer.drain()
+        return True
     body = asked.body
     match asked.fault:
         case "good" | "closes-at-reuse" | "resets-at-reuse":
@@ -259,7 +284,7 @@ async def _flushed(writer: asyncio.StreamWriter) -> bool:
 async def upstreams() -> AsyncIterator[Upstreams]:
     """Servers on free ports."""
     made = Upstreams()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, backlog=1000)
     made.port = server.sockets[0].getsockname()[1]
     with socket.socket() as refusing, socket.socket() as slamming:
         refusing.bind(("127.0.0.1", 0))  # bound, so that nobody else takes it, and not listening
@@ -275,6 +300,7 @@ async def upstreams() -> AsyncIterator[Upstreams]:
         finally:
             loop.remove_reader(slamming)
             server.close()
+            await made.close()
 
 
 def _slam(listening: socket.socket) -> None:
