@@ -59,7 +59,7 @@ FAULTS = {
         Fault(name="closes", outcome=503, ending=(503, "UC")),
         Fault(name="hangs", outcome=504, ending=(504, "UT")),
         # Begins a head and ...
-        Fault(name="half-head", outcome=503, ending=(503, "UC")),
+        Fault(name="half-head", outcome=502, ending=(502, "UPE")),
         Fault(name="slow-head", outcome=504, ending=(504, "UT")),
         Fault(name="garbage", outcome=502, ending=(502, "UPE")),
         Fault(name="bare-lf", outcome=502, ending=(502, "UPE")),
