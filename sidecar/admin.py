@@ -194,6 +194,7 @@ def _endpoint_row(host: EndpointState) -> Row:
         "latency_ms": host.latency_ms(),
         "active_requests": host.active,
         "ejections": host.health.ejections_total,
+        "success_rate": host.health.success_rate,
         "workload": host.endpoint.workload.get("workload", ""),
         "version": host.endpoint.workload.get("version", ""),
         "pod": host.endpoint.workload.get("pod", ""),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.component
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -29,7 +29,7 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _bootstrap(port: int, admin: int, **extra: Any) -> dict[str, Any]:
+def bootstrap_document(port: int, admin: int, **extra: Any) -> dict[str, Any]:
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
@@ -86,9 +86,9 @@ def _get(url: str) -> tuple[int, bytes]:
 
 
 def test_stand_alone_sidecar_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
-    port, admin = _free_port(), _free_port()
+    port, admin = free_port(), free_port()
     config = tmp_path / "proxy.json"
-    config.write_text(json.dumps(_bootstrap(port, admin)))
+    config.write_text(json.dumps(bootstrap_document(port, admin)))
     with _running(config) as process:
         assert _get(f"http://127.0.0.1:{port}/hello") == (200, b"hi")
         assert _get(f"http://127.0.0.1:{admin}/ready") == (200, b"ready\n")
@@ -109,7 +109,7 @@ def test_stand_alone_sidecar_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
 )
 def test_bad_file_is_named_with_exit_code_two(tmp_path: Path, extra: dict[str, Any], message: str) -> None:
     config = tmp_path / "proxy.json"
-    config.write_text(json.dumps(_bootstrap(1, 2, **extra)))
+    config.write_text(json.dumps(bootstrap_document(1, 2, **extra)))
     with _running(config) as process:
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 2
@@ -124,7 +124,7 @@ def test_taken_port_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        config.write_text(json.dumps(_bootstrap(port, _free_port())))
+        config.write_text(json.dumps(bootstrap_document(port, free_port())))
         with _running(config) as process:
             _, errors = process.communicate(timeout=20)
             assert process.returncode == 1
