@@ -20,7 +20,7 @@ from benchmarks.data_plane.wrk import path, run_wrk, script
 
 WORKER_PEERS = ("meshwork", "envoy")
 COUNTS = (1, 2)
-SETUP = Setup(regex_routes=1000)
+SETUP = Setup(regex_routes=300)
 CONNECTIONS = 64
 _WORKER_SHARE = 0.05
 """A thread with less than this share of the CPU time is no worker."""
