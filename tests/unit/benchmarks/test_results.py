@@ -172,7 +172,7 @@ def test_busy_machines_cast_doubt() -> None:
     cases = sample.cases()
     assert doubts(cases) == ""
     cases["churn/small"]["peers"]["nginx"]["busy"]["foreign"] = 0.4
-    assert "in 1 of 23 cases (up to 0.40 cores, in churn/small)" in doubts(cases)
+    assert "in 1 of 24 cases (up to 0.40 cores, in churn/small)" in doubts(cases)
 
 
 def test_options_belong_to_one_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
