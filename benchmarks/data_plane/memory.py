@@ -10,6 +10,7 @@ from benchmarks.data_plane.wrk import run_wrk, script
 
 MEMORY_PEERS = ("meshwork", "envoy")
 _CONNECTIONS = 32
+_MAX_LOADS = 5
 _ROUNDS_OF_CLUSTERS = 3
 """Every cluster serves at least this many requests, so each of its endpoints can have a connection."""
 
@@ -45,12 +46,14 @@ def measure_memory(site: Site, case: MemoryCase, seconds: int, progress: RunProg
 
 
 def _use_all(site: Site, peer: Peer, case: MemoryCase, seconds: int) -> int:
-    load = run_wrk(peer.port, "/", site.folder / "memory.lua", seconds, _CONNECTIONS, site.placement.load)
-    peer.check_running()
-    if load.errors > load.requests * ERRORS_ALLOWED:
-        raise WindowError(f"{case.name}, {peer.name}: {load.errors} of {load.requests} requests failed")
-    if load.requests < case.clusters * _ROUNDS_OF_CLUSTERS:
-        raise WindowError(
-            f"{case.name}, {peer.name}: {load.requests} requests are too few for {case.clusters} clusters"
-        )
-    return load.requests
+    """Load until every cluster has served; a busy machine takes several goes."""
+    requests = 0
+    for _ in range(_MAX_LOADS):
+        load = run_wrk(peer.port, "/", site.folder / "memory.lua", seconds, _CONNECTIONS, site.placement.load)
+        peer.check_running()
+        if load.errors > load.requests * ERRORS_ALLOWED:
+            raise WindowError(f"{case.name}, {peer.name}: {load.errors} of {load.requests} requests failed")
+        requests += load.requests
+        if requests >= case.clusters * _ROUNDS_OF_CLUSTERS:
+            return requests
+    raise WindowError(f"{case.name}, {peer.name}: {requests} requests are too few for {case.clusters} clusters")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data_plane.cases import all_cases, name_of
 from benchmarks.data_plane.targets import DIFFERENCES
 
 _WHAT = (
@@ -22,6 +23,8 @@ def merge(path: Path, facts: Mapping[str, Any], records: Mapping[str, Mapping[st
         before = json.loads(path.read_text())
         if all(before.get(key) == value for key, value in same.items()):
             cases = {**before["cases"], **cases}
+    order = [name_of(case) for case in all_cases()]  # cases that are no more are dropped
+    cases = {name: cases[name] for name in order if name in cases}
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"what": _WHAT, **same, "differences": DIFFERENCES, "cases": cases}
     path.write_text(json.dumps(document, indent=1) + "\n")

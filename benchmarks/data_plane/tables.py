@@ -30,11 +30,7 @@ def brief(name: str, record: Record) -> str:
 
 def doubts(cases: Mapping[str, Record]) -> str:
     """A warning when other programs were busy during the run; empty otherwise."""
-    shares = {
-        name: max(row["busy"]["foreign"] for row in record["peers"].values())
-        for name, record in cases.items()
-        if record.get("kind") == "closed_loop"
-    }
+    shares = {name: share for name, record in cases.items() if (share := _foreign(record)) is not None}
     busy = {name: share for name, share in shares.items() if share > FOREIGN_ALLOWED}
     if not busy:
         return ""
@@ -43,6 +39,19 @@ def doubts(cases: Mapping[str, Record]) -> str:
         f"Other programs took CPU time in {len(busy)} of {len(shares)} cases (up to {busy[worst]:.2f} cores, in {worst}): "
         "these figures are worth little."
     )
+
+
+def _foreign(record: Record) -> float | None:
+    """The most that other programs took; None where it was not measured."""
+    match record.get("kind"):
+        case "closed_loop":
+            return max(float(row["busy"]["foreign"]) for row in record["peers"].values())
+        case "workers":
+            return max(
+                float(one["foreign_busy"]) for row in record["peers"].values() for one in row["workers"].values()
+            )
+        case _:
+            return None
 
 
 def headline(name: str, record: Record) -> list[str]:

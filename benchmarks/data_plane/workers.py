@@ -20,7 +20,7 @@ from benchmarks.data_plane.wrk import path, run_wrk, script
 
 WORKER_PEERS = ("meshwork", "envoy")
 COUNTS = (1, 2)
-SETUP = Setup(regex_routes=1000)
+SETUP = Setup(regex_routes=300)
 CONNECTIONS = 64
 _WORKER_SHARE = 0.05
 """A thread with less than this share of the CPU time is no worker."""
@@ -43,6 +43,8 @@ class WorkerWindow:
     load_busy: float
     idle: float
     """Cores' worth of idle time, of all cores."""
+    foreign_busy: float
+    """Other programs."""
 
 
 def has_concurrency() -> bool:
@@ -86,6 +88,7 @@ def _window(site: Site, peer: Peer, seconds: int) -> WorkerWindow:
         upstream_busy=used.upstream_s / load.seconds,
         load_busy=(load.cpu_s + used.own_s) / load.seconds,
         idle=used.idle_s / used.wall_s,
+        foreign_busy=used.foreign_s / used.wall_s,
     )
 
 
@@ -103,7 +106,7 @@ def summarise_workers(windows: Mapping[str, Mapping[int, Sequence[WorkerWindow]]
 
 
 def _medians(windows: Sequence[WorkerWindow]) -> dict[str, Any]:
-    fields = ("requests_per_s", "cpu_us", "proxy_busy", "upstream_busy", "load_busy", "idle")
+    fields = ("requests_per_s", "cpu_us", "proxy_busy", "upstream_busy", "load_busy", "idle", "foreign_busy")
     row: dict[str, Any] = {name: round(statistics.median(getattr(w, name) for w in windows), 3) for name in fields}
     row["by_worker"] = [round(share, 2) for share in windows[len(windows) // 2].by_worker]
     return row

@@ -43,6 +43,7 @@ def worker_window(requests_per_s: float, busy: float, idle: float = 0.0) -> Work
         upstream_busy=0.1,
         load_busy=0.1,
         idle=idle,
+        foreign_busy=0.0,
     )
 
 

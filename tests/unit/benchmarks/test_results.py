@@ -107,6 +107,12 @@ def test_part_of_a_run_replaces_its_cases_only(tmp_path: Path) -> None:
     assert [one["command"] for one in cases.values()] == ["newer", "python -m benchmarks data_plane"]
 
 
+def test_cases_are_kept_in_their_order_and_old_names_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "data_plane.json"
+    merge(path, sample.FACTS, {"memory/100": {}, "one_hop": {}, "heads/repeat": {}})
+    assert list(json.loads(path.read_text())["cases"]) == ["heads/repeat", "memory/100"]
+
+
 def test_results_of_other_versions_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "data_plane.json"
     merge(path, sample.FACTS, {"heads/repeat": {"title": "old"}})
@@ -166,7 +172,7 @@ def test_busy_machines_cast_doubt() -> None:
     cases = sample.cases()
     assert doubts(cases) == ""
     cases["churn/small"]["peers"]["nginx"]["busy"]["foreign"] = 0.4
-    assert "in 1 of 23 cases (up to 0.40 cores, in churn/small)" in doubts(cases)
+    assert "in 1 of 24 cases (up to 0.40 cores, in churn/small)" in doubts(cases)
 
 
 def test_options_belong_to_one_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
