@@ -10,6 +10,7 @@ SUITES = {
     "data_plane": "benchmarks.data_plane.command",
     "store": "benchmarks.store",
     "cluster": "benchmarks.cluster",
+    "routes": "benchmarks.route_matching",
     "report": "benchmarks.report",
 }
 """Name -> module with a `main(arguments: list[str]) -> int`, in the order they run."""

@@ -180,3 +180,9 @@ def test_mistakes_name_their_place() -> None:
         RouteTable(name="t", virtual_hosts=tuple(VirtualHost(name=n, domains=("a",), routes=()) for n in "xy"))
     with pytest.raises(RouteTableError, match="sum to more than 0"):
         Forward(clusters=(WeightedCluster(name="a", weight=0),))
+
+
+def test_a_catch_all_takes_the_asterisk_form_too() -> None:
+    """DEVIATION: Envoy's prefix `/` does not match `*`."""
+    assert find(table(to("r")), "*", method="OPTIONS") == "r"
+    assert find(table(to("r", path=PathMatch(value="/a"))), "*", method="OPTIONS") is None
