@@ -22,6 +22,7 @@ from sidecar.downstream import DownstreamConnection
 from sidecar.errors import SnapshotError
 from sidecar.exchange import seeded_rng
 from sidecar.filters.site_state import SiteState
+from sidecar.head_cache import HeadCaches
 from sidecar.health_checking import HealthChecker
 from sidecar.ids import RequestIds
 from sidecar.pool import Pool
@@ -115,9 +116,11 @@ class Plane:
         self.checker.follow(self.clusters)
         self._tables = {id(table.table): table for table in tables.values()}
         self.snapshot = snapshot
+        caches = HeadCaches()
         for key, (direction, config) in filters.items():
             site = self._sites.get(key)
             runtime = HttpRuntime(
+                caches=caches,
                 listener=key[0],
                 direction=direction,
                 config=config,

@@ -32,6 +32,7 @@ from sidecar.connect import find_connect_route
 from sidecar.filters.build import build_filters
 from sidecar.filters.protocol import Filters
 from sidecar.filters.site_state import SiteState
+from sidecar.head_cache import HeadCaches
 from sidecar.head_rules import HeadRules
 from sidecar.health_checking import says_failing
 from sidecar.replies import http_date
@@ -42,8 +43,8 @@ from sidecar.stats import ProxyStats, RequestSeries, SeriesKey
 from sidecar.templates import RequestShape, RequestTemplate, ResponsePlan, ResponseTemplate, without_line
 from sidecar.timers import NEVER
 
-MAX_CACHED_HEADS = 512
-MAX_CACHED_HEAD_BYTES = 2048
+MAX_PLANS = 512
+"""Per branch, and as many endpoints in its table of series: beyond it they start over."""
 _NO_MUTATION = HeaderMutation()
 _UNKNOWN = ResponsePlan(status=0, length=0, is_verbatim=False, drops=(), end=b"")
 _TRACE = TRACEPARENT | TRACESTATE
@@ -59,7 +60,6 @@ class Branch:
 
     __slots__ = (
         "_plans",
-        "_skip",
         "cluster",
         "index",
         "is_checked",
@@ -99,14 +99,13 @@ class Branch:
         """Its endpoints have active health checks."""
         self.responses: dict[bytes, ResponseTemplate] = {}
         self._plans: dict[tuple[bytes, ...], ResponsePlan | None] = {}
-        self._skip = 0
         self.series: dict[EndpointState | None, RequestSeries] = {}
 
     def series_for(self, host: EndpointState | None) -> RequestSeries:
         """Where requests to `host` through this branch are counted."""
         found = self.series.get(host)
         if found is None:
-            if len(self.series) >= MAX_CACHED_HEADS:
+            if len(self.series) >= MAX_PLANS:
                 self.series.clear()  # hosts come and go; the counts live in ProxyStats
             runtime = self.route.runtime
             key = SeriesKey(
@@ -165,12 +164,7 @@ class Branch:
         for line in plan.drops:
             wire = without_line(wire, line)
         template = ResponseTemplate(wire + plan.end, plan, len(block) + plan.length)
-        if self._skip:
-            self._skip -= 1
-        elif len(block) <= MAX_CACHED_HEAD_BYTES:
-            if len(self.responses) >= MAX_CACHED_HEADS:
-                self.responses.clear()
-                self._skip = 16 * MAX_CACHED_HEADS
+        if self.route.runtime.caches.responses.may_keep(self.responses, len(block)):
             self.responses[block] = template
         return template
 
@@ -184,7 +178,7 @@ class Branch:
         head = parse_response_head(block)
         plan = self._make_plan(head)
         if not any(entry[0] == CONNECTION and entry[2].nominated for entry in head.special):
-            if len(self._plans) >= MAX_CACHED_HEADS:
+            if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
@@ -339,7 +333,10 @@ class HttpRuntime:
         access_log: AccessLogWriter | None,
         rng: random.Random,
         state: SiteState | None = None,
+        caches: HeadCaches | None = None,
     ) -> None:
+        self.caches = caches if caches is not None else HeadCaches()
+        """Shared by the listeners of one snapshot."""
         self.state = state if state is not None else SiteState(rng)
         """What filters remember from one snapshot to the next."""
         self.listener = listener
@@ -362,7 +359,6 @@ class HttpRuntime:
         self.no_route = RouteRuntime(self, None)
         """Where requests are counted that no route takes, or that cannot be parsed."""
         self._routes: dict[CompiledRoute, RouteRuntime] = {}
-        self._skip = 0
 
     def template_for(self, block: bytes) -> RequestTemplate:
         """The template for a head. Raises HttpSyntaxError."""
@@ -388,14 +384,7 @@ class HttpRuntime:
         template = RequestTemplate(head, route, parent)
         if host is not None and host.has_shares:
             return template  # an equal head may take another route
-        # Heads that never come again (unique ids) only fill the cache. When a whole cache was filled by misses, most
-        # of the next ones are not kept.
-        if self._skip:
-            self._skip -= 1
-        elif len(block) <= MAX_CACHED_HEAD_BYTES:
-            if len(self.templates) >= MAX_CACHED_HEADS:
-                self.templates.clear()
-                self._skip = 16 * MAX_CACHED_HEADS
+        if self.caches.requests.may_keep(self.templates, len(block)):
             template.keep()
             self.templates[block] = template
         return template

@@ -250,7 +250,19 @@ class RetryPolicy:
 
     def statuses_worth_a_look(self) -> frozenset[int]:
         """Every status for which `wants_status` is true; a set, so that the hot path asks once per response."""
-        return frozenset(status for status in range(100, 600) if self.wants_status(status))
+        key = (self.conditions, self.retriable_statuses)
+        known = _STATUSES.get(key)
+        if known is None:
+            if len(_STATUSES) >= _MAX_STATUSES:
+                _STATUSES.clear()
+            known = frozenset(status for status in range(100, 600) if self.wants_status(status))
+            _STATUSES[key] = known
+        return known
+
+
+_MAX_STATUSES = 64
+_STATUSES: dict[tuple[RetryOn, frozenset[int]], frozenset[int]] = {}
+"""Routes mostly have the same policy: they share the set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ Only `static_resources`, `admin` and `node` are understood. An error names the f
 """
 
 import itertools
+import json
 from typing import Any, Final
 
 import yaml
@@ -46,10 +47,7 @@ KNOWN_BY_NAME: Final = (
 
 def parse_bootstrap(text: str, name: str) -> Bootstrap:
     """Read the file's text; `name` names the file in errors. Raises DecodeError."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise DecodeError(name, f"is not valid YAML or JSON: {' '.join(str(exc).split())}") from exc
+    document = _load(text, name)
     if not isinstance(document, dict):
         raise DecodeError(name, "want an object with static_resources")
     bootstrap = bootstrap_pb2.Bootstrap()
@@ -61,6 +59,19 @@ def parse_bootstrap(text: str, name: str) -> Bootstrap:
         return decode_bootstrap(bootstrap)
     except DecodeError as exc:
         raise DecodeError(name, str(exc)) from exc
+
+
+def _load(text: str, name: str) -> Any:
+    """JSON, which is read a hundred times faster than YAML, or YAML by libyaml."""
+    if text.lstrip()[:1] == "{":
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass  # YAML has braces too
+    try:
+        return yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as exc:
+        raise DecodeError(name, f"is not valid YAML or JSON: {' '.join(str(exc).split())}") from exc
 
 
 def decode_bootstrap(bootstrap: Any) -> Bootstrap:
