@@ -100,7 +100,7 @@ def test_ready_once_the_first_complete_configuration_is_in_force(tmp_path: Path)
                     assert label in line
                 assert line.endswith(" 1")
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 def test_bad_resource_is_nacked_with_its_reason_and_the_last_good_one_serves(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_bad_resource_is_nacked_with_its_reason_and_the_last_good_one_serves(tmp
                 assert (await fetch(proxy_port(control)))[0] == 204
                 assert control.is_ready
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 def listener_named(listener: Any, name: str) -> Any:
@@ -152,7 +152,7 @@ def test_control_plane_gone_and_back(tmp_path: Path) -> None:
                     assert again[CLUSTER] == {ORIGIN: "1"}
                     assert again[ENDPOINT] == {"o": "1"}
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 def test_wrong_token_is_told_and_tried_again(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_wrong_token_is_told_and_tried_again(tmp_path: Path) -> None:
                 server.token = "secret"
                 await ready(control)
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 def test_sampled_request_becomes_a_span_that_continues_its_trace(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_sampled_request_becomes_a_span_that_continues_its_trace(tmp_path: Path)
                 assert attributes["url.path"].string_value == "/path"
                 assert attributes["http.response.status_code"].int_value == 200
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 def test_drain_finishes_the_request_under_way(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_drain_finishes_the_request_under_way(tmp_path: Path) -> None:
                     may_answer.set()
                     assert await request == (200, "late")
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 def test_own_ports_refuse_what_they_do_not_know(tmp_path: Path) -> None:
@@ -237,4 +237,4 @@ def test_own_ports_refuse_what_they_do_not_know(tmp_path: Path) -> None:
             assert b" 405 " in await reader.readline()
             writer.close()
 
-    run(work())
+    run(work(), has_grpc=True)

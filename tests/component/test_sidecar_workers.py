@@ -227,7 +227,7 @@ def test_every_worker_exports_its_spans(tmp_path: Path) -> None:
                 assert len({span.trace_id for _, span in spans}) == 30  # workers draw different random numbers
                 await sidecar.until(lambda: _exported(sidecar, 30))
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 async def _exported(sidecar: Sidecar, count: int) -> bool:
@@ -289,7 +289,7 @@ def test_push_reaches_both_workers_or_none(tmp_path: Path) -> None:
                 await sidecar.process.communicate()
                 assert sidecar.process.returncode == 0
 
-    run(work())
+    run(work(), has_grpc=True)
 
 
 async def _restart_one(sidecar: Sidecar) -> None:
