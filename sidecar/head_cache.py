@@ -5,7 +5,7 @@ Heads that never come again (unique ids) only fill a cache. When it has been fil
 
 from typing import Any
 
-MAX_CACHED_HEADS = 512
+MAX_CACHED_HEADS = 256
 """Of requests, and as many of responses: about 3 KB each."""
 MAX_CACHED_HEAD_BYTES = 2048
 

@@ -9,6 +9,7 @@ import ctypes
 from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
+_M_ARENA_MAX: Final = -8
 _M_MMAP_THRESHOLD: Final = -3
 MMAP_THRESHOLD_BYTES: Final = 32 << 20
 """Blocks below come from the heap. Older versions of glibc take no larger value. Source: mallopt(3)."""
@@ -22,4 +23,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
+    mallopt(_M_ARENA_MAX, 1)
     return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES))
