@@ -136,7 +136,8 @@ class TrafficSettings:
     def active_locality(self) -> LocalityBalancing | None:
         """`locality` where it can work: traffic only fails over when something tells that endpoints are unwell.
 
-        Source: Istio, which wants outlierDetection for failover; an active health check does as well.
+        Source: Istio, which wants outlierDetection for failover; an active health check does as well. DEVIATION: Istio fails
+        over as soon as there is outlierDetection; here localityLbSetting has to be there, so that nobody is surprised.
         """
         tells_health = self.outlier is not None or self.health_check is not None
         return self.locality if self.locality and (self.locality.distribute or tells_health) else None

@@ -109,6 +109,13 @@ class Proxy:
             for member in group.lb_endpoints
         ]
 
+    def nodes(self) -> set[str]:
+        """Where the endpoints of web run, as their metadata says."""
+        body = self.bodies[EDS].get(f"outbound|80||{WEB}", b"")
+        assignment = endpoint_pb2.ClusterLoadAssignment.FromString(body)
+        workloads = [m.metadata.filter_metadata["meshwork.dev"] for g in assignment.endpoints for m in g.lb_endpoints]
+        return {w.fields["node"].string_value for w in workloads if "node" in w.fields}
+
     async def until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             await self.receive()
@@ -299,6 +306,7 @@ def test_a_leaving_pod_is_drained_after_the_last_acknowledgement(tmp_path: Path)
             await eventually(lambda: _is_settled(mesh))
             # A pod bound to a node stays until its node has stopped it.
             await bind(mesh, "web-1")
+            await proxy.until(lambda: "node-1" in proxy.nodes())  # that push must not be the one that is held
             proxy.holds_answers = True
             await mesh.client.delete(PODS, "web-1", NAMESPACE, grace_period_s=30)
             await proxy.until(lambda: proxy.addresses() == ["10.244.1.3"])

@@ -14,73 +14,13 @@ from mesh.api.resources import HTTP_ROUTES, VIRTUAL_SERVICES, Json
 from mesh.client.errors import InvalidError
 from tests.component.discovery_harness import NAMESPACE, Mesh, eventually, running_mesh
 from tests.component.discovery_traffic import PROXY_PORT, ask, has_listener
+from tests.every_http_rule import HTTP_RULES
 from tests.interop.test_envoy_ads import envoy
 from tests.interop.test_envoy_policies import recorder
 
 pytestmark = pytest.mark.interop
 
 URL = f"http://127.0.0.1:{PROXY_PORT}"
-
-
-def backend(name: str, **more: object) -> Json:
-    return {"name": name, "port": 80, **more}
-
-
-def rule(path: str, *filters: Json, **more: object) -> Json:
-    return {"matches": [{"path": {"value": path}}], "filters": list(filters), **more}
-
-
-def rewrite(**path: str) -> Json:
-    return {"type": "URLRewrite", "urlRewrite": {"hostname": "inner.example", "path": path}}
-
-
-def rewrite_host(hostname: str) -> Json:
-    return {"type": "URLRewrite", "urlRewrite": {"hostname": hostname}}
-
-
-def redirect(**fields: object) -> Json:
-    return {"type": "RequestRedirect", "requestRedirect": fields}
-
-
-RULES: list[Json] = [
-    {"backendRefs": [backend("web", weight=3), backend("canary", weight=1)]},
-    {
-        "matches": [
-            {
-                "path": {"type": "Exact", "value": "/exact"},
-                "method": "GET",
-                "headers": [{"name": "x-a", "type": "RegularExpression", "value": "1|2"}],
-                "queryParams": [{"name": "q", "value": "v"}],
-            }
-        ],
-        "backendRefs": [backend("canary", filters=[rewrite_host("inner.example")])],
-    },
-    rule("/full", rewrite(type="ReplaceFullPath", replaceFullPath="/whole"), backendRefs=[backend("web")]),
-    rule("/pre", rewrite(type="ReplacePrefixMatch", replacePrefixMatch="/fix"), backendRefs=[backend("web")]),
-    rule("/root", rewrite(type="ReplacePrefixMatch", replacePrefixMatch="/"), backendRefs=[backend("web")]),
-    rule("/secure", redirect(scheme="https", hostname="web.example")),
-    rule("/moved", redirect(path={"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}, statusCode=301)),
-    rule(
-        "/session",
-        backendRefs=[backend("both")],
-        sessionPersistence={
-            "sessionName": "sid",
-            "absoluteTimeout": "1h",
-            "cookieConfig": {"lifetimeType": "Permanent"},
-        },
-    ),
-    rule("/header", backendRefs=[backend("both")], sessionPersistence={"type": "Header", "sessionName": "x-sid"}),
-    rule(
-        "/cors",
-        {"type": "CORS", "cors": {"allowOrigins": ["https://*.example"], "allowMethods": ["GET"]}},
-        {"type": "RequestMirror", "requestMirror": {"backendRef": backend("canary"), "percent": 100}},
-        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "x-route", "value": "cors"}]}},
-        backendRefs=[backend("web")],
-        timeouts={"request": "5s", "backendRequest": "1s"},
-        retry={"codes": [503], "attempts": 2, "backoff": "10ms"},
-    ),
-    rule("/gone", backendRefs=[backend("gone")]),
-]
 
 
 async def _parent_conditions(mesh: Mesh, name: str) -> dict[str, Json]:
@@ -162,7 +102,7 @@ def test_envoy_runs_by_an_http_route() -> None:
                 located = [("127.0.0.1", port, f"{name}-{number}") for number, port in enumerate(ports)]
                 await mesh.endpoints(name, *located)
             parents = [{"group": "", "kind": "Service", "name": "web", "port": 80}]
-            await mesh.create(HTTP_ROUTES, "web", {"spec": {"parentRefs": parents, "rules": RULES}})
+            await mesh.create(HTTP_ROUTES, "web", {"spec": {"parentRefs": parents, "rules": HTTP_RULES}})
             await stack.enter_async_context(envoy(mesh, folder, uses_delta=True))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             await eventually(lambda: has_listener(session), 15)

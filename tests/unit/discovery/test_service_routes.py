@@ -11,6 +11,7 @@ from controlplane.discovery.verdicts import PolicyId, Verdict
 from controlplane.discovery.world import World
 from mesh.api.gateway import HttpRoute
 from mesh.api.resources import HTTP_ROUTES, VIRTUAL_SERVICES, Json
+from tests.every_http_rule import HTTP_RULES
 from tests.unit.discovery.protos import routes
 from tests.unit.discovery.small_mesh import SCOPE, WEB, Built, as_sidecar_sees, put_routes, put_service, small_world, to
 
@@ -126,6 +127,16 @@ def test_the_sidecar_takes_a_split_of_an_http_route() -> None:
     (route,) = next(h for h in table.virtual_hosts if h.name == f"{WEB}:80").routes
     assert str(route.provenance) == "HTTPRoute shop/r spec.rules[0] (r.yaml:1)"
     assert route.request_headers.add[0].name == "x-a"
+
+
+def test_the_sidecar_takes_every_field_of_an_http_route() -> None:
+    """Its decoder refuses what it does not carry out."""
+    world = routed_world()
+    put_service(world, "canary", "10.96.0.20")
+    put_service(world, "both", "10.96.0.21")
+    put_http_route(world, "r", *HTTP_RULES)
+    table = as_sidecar_sees(Built(world).build()).route_tables["80"]
+    assert len(next(h for h in table.virtual_hosts if h.name == f"{WEB}:80").routes) == len(HTTP_RULES)
 
 
 def test_a_missing_backend_is_told_and_heals() -> None:
