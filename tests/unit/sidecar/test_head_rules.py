@@ -7,6 +7,7 @@ import pytest
 from mesh.http.errors import HttpSyntaxError
 from mesh.http.path import EscapedSlashes
 from mesh.http.request import RequestHead, parse_request_head
+from mesh.routing.table import DirectResponse, Redirect
 from sidecar.config import HttpFilter, UnderscoreAction
 from sidecar.head_rules import HeadRules
 
@@ -79,7 +80,7 @@ def test_http_1_0_stays_so() -> None:
 
 def test_redirect_and_refusal() -> None:
     rules = HeadRules(HttpFilter(escaped_slashes=EscapedSlashes.UNESCAPE_AND_REDIRECT))
-    assert rules.apply(head(first=b"GET /a%2fb?c HTTP/1.1"))[2] == b"/a/b?c"
+    assert rules.apply(head(first=b"GET /a%2fb?c HTTP/1.1"))[2] == Redirect(path="/a/b?c", status=307, strip_query=True)
     assert rules.apply(head(first=b"GET /a/b?c=%2f HTTP/1.1"))[2] is None
     for config, first in (
         (HttpFilter(escaped_slashes=EscapedSlashes.REJECT), b"GET /a%2fb HTTP/1.1"),
@@ -113,6 +114,28 @@ EDGE = [
 )
 def test_what_an_edge_believes(config: dict[str, Any], kept: list[int]) -> None:
     assert lines_of(head(*EDGE), **config) == [EDGE[at] for at in kept]
+
+
+HOPS = [
+    (b"OPTIONS", b"3", b"max-forwards: 2"),
+    (b"TRACE", b"1", b"max-forwards: 0"),
+    (b"GET", b"0", b"Max-Forwards: 0"),
+    (b"OPTIONS", b"many", b"Max-Forwards: many"),
+    (b"OPTIONS", b"99999999999999", b"Max-Forwards: 99999999999999"),
+]
+
+
+@pytest.mark.parametrize(("method", "hops", "line"), HOPS)
+def test_hops_are_counted(method: bytes, hops: bytes, line: bytes) -> None:
+    given = head(b"Max-Forwards: " + hops, b"X: y", first=method + b" / HTTP/1.1")
+    assert sorted(lines_of(given)) == sorted([line, b"X: y"])
+    assert HeadRules(HttpFilter()).apply(given)[2] is None
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"OPTIONS", 200), (b"TRACE", 501)])
+def test_the_last_hop_answers(method: bytes, status: int) -> None:
+    given = head(b"Max-Forwards: 0", first=method + b" / HTTP/1.1")
+    assert HeadRules(HttpFilter()).apply(given)[2] == DirectResponse(status=status)
 
 
 def test_underscores() -> None:
