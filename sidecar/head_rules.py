@@ -10,10 +10,15 @@ from mesh.http.errors import HttpSyntaxError
 from mesh.http.limits import HeadLimits
 from mesh.http.path import PathOptions, PathVerdict, normalise_target
 from mesh.http.request import RequestHead, parse_request_head
+from mesh.http.syntax import MAX_FORWARDS
+from mesh.routing.table import Action, DirectResponse, Redirect
 from mesh.telemetry.trace_context import TraceContext, combine_tracestate, parse_traceparent
 from sidecar.config import HttpFilter, UnderscoreAction
 
 _TRACE = frozenset({b"traceparent", b"tracestate"})
+_COUNTED: dict[bytes, Action] = {b"OPTIONS": DirectResponse(status=200), b"TRACE": DirectResponse(status=501)}
+"""Methods whose Max-Forwards counts, and our answer when it has run out: a request is not reflected, it may hold secrets.
+DEVIATION: Envoy passes Max-Forwards on as it is; RFC 9110 s7.6.2 wants it counted."""
 _KNOWN_FLAGS = frozenset({b"00", b"01", b"02", b"03"})
 _EDGE_ONLY = frozenset(
     {
@@ -40,13 +45,18 @@ class HeadRules:
         self.always = bool(self._path or self._gone_at_edge or self._underscores is not UnderscoreAction.ALLOW)
         """Every head is to be looked at; otherwise those with a trace."""
 
-    def apply(self, head: RequestHead) -> tuple[RequestHead, TraceContext | None, bytes | None]:
-        """The head to go on with, its trace, and where to redirect to instead. Raises HttpSyntaxError when it is refused."""
+    def apply(self, head: RequestHead) -> tuple[RequestHead, TraceContext | None, Action | None]:
+        """The head to go on with, its trace, and what to do instead of routing it. Raises HttpSyntaxError when it is refused."""
         parent = parse_traceparent(head.traceparent) if head.traceparent is not None else None
         is_legal = _is_legal(head, parent)
-        if is_legal and not self.always:
+        if is_legal and not (self.always or head.kinds & MAX_FORWARDS):
             return head, parent, None
         lines = self._lines(head) if self.always else head.header_lines
+        if head.kinds & MAX_FORWARDS and head.method in _COUNTED:
+            hops = head.header(b"max-forwards") or b""
+            if hops.isdigit() and int(hops) == 0:
+                return head, parent, _COUNTED[head.method]
+            lines = _with_one_hop_less(lines, hops)
         if not is_legal:
             lines = _with_legal_trace(head, parent, lines)
         verdict, target = PathVerdict.FORWARD, head.target
@@ -58,7 +68,10 @@ class HeadRules:
                 )
         if target != head.target or lines is not head.header_lines:
             head = self._anew(head, target, lines)
-        return head, parent, target if verdict is PathVerdict.REDIRECT else None
+        action = None
+        if verdict is PathVerdict.REDIRECT:
+            action = Redirect(path=target.decode("latin-1"), status=307, strip_query=True)
+        return head, parent, action
 
     def _lines(self, head: RequestHead) -> list[bytes]:
         lines = head.header_lines
@@ -95,6 +108,14 @@ def _filtered(lines: list[bytes], is_gone: Callable[[bytes], bool]) -> list[byte
     """Without the lines whose (lower-case) name is to go; the same list if there are none."""
     gone = [line for line in lines if is_gone(line.partition(b":")[0].lower())]
     return [line for line in lines if line not in gone] if gone else lines
+
+
+def _with_one_hop_less(lines: list[bytes], hops: bytes) -> list[bytes]:
+    """Source: RFC 9110 s7.6.2. What is not a number stays."""
+    if not hops.isdigit() or len(hops) > 9:
+        return lines
+    lines = _filtered(lines, b"max-forwards".__eq__)
+    return [*lines, b"max-forwards: %d" % (int(hops) - 1)]
 
 
 def _is_legal(head: RequestHead, parent: TraceContext | None) -> bool:

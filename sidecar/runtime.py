@@ -10,16 +10,25 @@ from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
 from mesh.http.lines import LINES
 from mesh.http.request import parse_request_head
 from mesh.http.response import ResponseHead, parse_response_head
-from mesh.http.syntax import CONNECTION, HOP_BY_HOP, IDENTITY, TRACEPARENT, TRACESTATE, TRANSFER_ENCODING, UPGRADE
+from mesh.http.syntax import (
+    CONNECTION,
+    HOP_BY_HOP,
+    IDENTITY,
+    MAX_FORWARDS,
+    TRACEPARENT,
+    TRACESTATE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+)
 from mesh.resilience.retry import Replay, RetryPolicy
 from mesh.routing.matcher import CompiledRoute, CompiledTable
 from mesh.routing.rewrite import mutate_lines
 from mesh.routing.table import (
+    Action,
     Forward,
     HeaderMutation,
     HeaderValue,
     Provenance,
-    Redirect,
     Route,
     VirtualHost,
     WeightedCluster,
@@ -47,7 +56,8 @@ MAX_PLANS = 512
 """Per branch, and as many endpoints in its table of series: beyond it they start over."""
 _NO_MUTATION = HeaderMutation()
 _UNKNOWN = ResponsePlan(status=0, length=0, is_verbatim=False, drops=(), end=b"")
-_TRACE = TRACEPARENT | TRACESTATE
+_RULED = TRACEPARENT | TRACESTATE | MAX_FORWARDS
+"""Kinds of header lines that every listener has rules for."""
 _RESPONSE_DROPS = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | TRANSFER_ENCODING
 
 
@@ -369,10 +379,10 @@ class HttpRuntime:
         """The template for a head that has none yet. Raises HttpSyntaxError."""
         head = parse_request_head(block, self.limits)
         parent: TraceContext | None = None
-        if self._rules.always or head.kinds & _TRACE:
-            head, parent, elsewhere = self._rules.apply(head)
-            if elsewhere is not None:
-                return RequestTemplate(head, self._redirecting(elsewhere))
+        if self._rules.always or head.kinds & _RULED:
+            head, parent, action = self._rules.apply(head)
+            if action is not None:
+                return RequestTemplate(head, self._answering(action))
         host = self.table.find_host(head.authority)
         if head.path:
             compiled = host.find(head, self.draw()) if host is not None else None
@@ -389,11 +399,10 @@ class HttpRuntime:
             self.templates[block] = template
         return template
 
-    def _redirecting(self, target: bytes) -> RouteRuntime:
-        """No route: sends the client to the path as it should be."""
-        action = Redirect(path=target.decode("latin-1"), status=307, strip_query=True)
+    def _answering(self, action: Action) -> RouteRuntime:
+        """No route of the table: we answer ourselves."""
         host = VirtualHost(name="", domains=("*",), routes=())
-        return RouteRuntime(self, CompiledRoute(Route(action=action), host, 0, "path redirect"))
+        return RouteRuntime(self, CompiledRoute(Route(action=action), host, 0, "an answer of the listener"))
 
     def _route_for(self, compiled: CompiledRoute | None) -> RouteRuntime:
         if compiled is None:

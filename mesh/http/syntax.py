@@ -42,6 +42,7 @@ SERVER = 1 << 15
 ATTEMPT_COUNT = 1 << 16
 PROXY_HINT = 1 << 17
 TE = 1 << 18
+MAX_FORWARDS = 1 << 19
 """Kinds of header lines, as bits: the kinds of a whole head are one number."""
 
 _SPECIAL = {
@@ -52,6 +53,7 @@ _SPECIAL = {
     b"keep-alive": HOP_BY_HOP,
     b"proxy-connection": HOP_BY_HOP,
     b"te": TE,
+    b"max-forwards": MAX_FORWARDS,
     b"http2-settings": HOP_BY_HOP,
     b"expect": EXPECT,
     b"upgrade": UPGRADE,
@@ -101,7 +103,7 @@ _NEVER_NOMINATED = frozenset(
 """Fields for every recipient. RFC 9110 s7.6.1 forbids to name them in Connection; who does it wants a proxy to lose them.
 DEVIATION: Envoy refuses the request when some of them are named, and removes others."""
 
-PASSING = IDEMPOTENCY_KEY | DATE | SERVER | ATTEMPT_COUNT
+PASSING = IDEMPOTENCY_KEY | DATE | SERVER | ATTEMPT_COUNT | MAX_FORWARDS
 """Looked at, and sent on like any other."""
 
 

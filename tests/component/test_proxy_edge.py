@@ -183,7 +183,7 @@ def test_connection_ends_when_it_is_old() -> None:
             await answer_now.wait()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-        http = _http(max_connection_duration_s=0.1)
+        http = _http(max_connection_duration_s=1.0)
         async with (
             origin(script=script) as up,
             running(snapshot([cluster("c", up.port)], http=http)) as plane,
@@ -191,6 +191,7 @@ def test_connection_ends_when_it_is_old() -> None:
             client(plane) as busy,
         ):
             busy.get()
+            await until(lambda: up.open == 1)
             assert await idle.at_eof()
             answer_now.set()
             assert (await busy.response()).headers["connection"] == "close"

@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
-from tests.interop.differential.compare import differences
+from tests.interop.differential.case import Observed, Seen, case
+from tests.interop.differential.compare import compare, differences
 from tests.interop.differential.corpus import CORPUS
 from tests.interop.differential.proxies import run_both
 from tests.interop.differential.render import PAGE, render
@@ -24,6 +26,43 @@ def test_every_difference_is_listed_and_every_listed_one_is_there(tmp_path: Path
     assert unlisted == []
     assert [name for name in known if name not in found] == []
     assert {name: one for name, one in found.items() if one != known[name]} == {}
+
+
+def _observed(**changes: Any) -> Observed:
+    seen = Seen(line="GET / HTTP/1.1", headers=["host: a", "x: 1"], is_whole=True)
+    return Observed(**{"answers": ["200"], "connection": "kept", "seen": [seen], **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answers": ["400"]},
+        {"answers": ["200", "200"]},
+        {"connection": "closed"},
+        {"seen": []},
+        {"seen": [Seen(line="GET /x HTTP/1.1", headers=["host: a", "x: 1"], is_whole=True)]},
+        {"seen": [Seen(line="GET / HTTP/1.1", headers=["host: a"], is_whole=True)]},
+        {"seen": [Seen(line="GET / HTTP/1.1", headers=["host: a", "x: 2"], is_whole=True)]},
+        {"seen": [Seen(line="GET / HTTP/1.1", headers=["host: a", "x: 1"], body=b"b", is_whole=True)]},
+    ],
+)
+def test_comparison_sees_every_kind_of_difference(changes: dict[str, Any]) -> None:
+    one = case("one", b"GET / HTTP/1.1\r\n\r\n")
+    assert compare(one, _observed(), _observed()) is None
+    assert compare(one, _observed(), _observed(**changes)) is not None
+
+
+def test_comparison_knows_what_means_the_same() -> None:
+    one = case("one", b"GET / HTTP/1.1\r\n\r\n", listener="edge")
+    ours = Seen(
+        line="GET / HTTP/1.1", headers=["x: 1", "host: a", "x-forwarded-for: 1.2.3.4, 127.0.0.1"], is_whole=True
+    )
+    theirs = Seen(
+        line="GET / HTTP/1.1", headers=["host:a", "x-forwarded-for: 1.2.3.4,10.0.0.1", "x:  1"], is_whole=True
+    )
+    assert compare(one, _observed(seen=[theirs]), _observed(seen=[ours])) is None
+    cut = Seen(line="POST / HTTP/1.1", headers=["host: a"])
+    assert compare(one, _observed(seen=[theirs, cut]), _observed(seen=[ours])) is None
 
 
 def test_corpus_is_large_and_its_names_tell_cases_apart() -> None:

@@ -130,9 +130,11 @@ class Pipeline:
             if not upstream.is_closed:
                 upstream.connection_lost(None)
         assert all(state.connections == 0 for state in self._plane.clusters.values())
+        return outcome
+
+    def close(self) -> None:
         self._plane.close()
         self._loop.close()
-        return outcome
 
     def _run_origin(self) -> None:
         progress = True
@@ -217,9 +219,12 @@ def run(
 ) -> Outcome:
     """The outcome for a client's bytes in these pieces."""
     pipeline = Pipeline(answers, http, cut)
-    for piece in pieces:
-        pipeline.feed(piece)
-    return pipeline.finish()
+    try:
+        for piece in pieces:
+            pipeline.feed(piece)
+        return pipeline.finish()
+    finally:
+        pipeline.close()
 
 
 def whole(data: bytes) -> list[bytes]:
