@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from mesh.http.limits import DEFAULT_LIMITS, HeadLimits
 from mesh.http.lines import LINES
-from mesh.http.request import parse_request_head
+from mesh.http.request import RequestHead, parse_request_head
 from mesh.http.response import ResponseHead, parse_response_head
 from mesh.http.syntax import (
     CONNECTION,
@@ -21,7 +21,7 @@ from mesh.http.syntax import (
     UPGRADE,
 )
 from mesh.resilience.retry import Replay, RetryPolicy
-from mesh.routing.matcher import CompiledRoute, CompiledTable
+from mesh.routing.matcher import CompiledHost, CompiledRoute, CompiledTable
 from mesh.routing.rewrite import mutate_lines
 from mesh.routing.table import (
     Action,
@@ -54,6 +54,7 @@ from sidecar.timers import NEVER
 
 MAX_PLANS = 512
 """Per branch, and as many endpoints in its table of series: beyond it they start over."""
+MAX_SIMPLE_HOSTS = 1024
 _NO_MUTATION = HeaderMutation()
 _UNKNOWN = ResponsePlan(status=0, length=0, is_verbatim=False, drops=(), end=b"")
 _RULED = TRACEPARENT | TRACESTATE | MAX_FORWARDS
@@ -146,6 +147,8 @@ class Branch:
         It is kept for the next time, unless most heads turn out to be unique; what follows from its status and special lines is
         remembered either way.
         """
+        if len(block) > DEFAULT_LIMITS.max_head_bytes:
+            return None
         if self.route.retries_by_header and self._is_worth_a_retry(block):
             return None
         lines = block[:-4].split(b"\r\n")
@@ -369,6 +372,8 @@ class HttpRuntime:
         self.no_route = RouteRuntime(self, None)
         """Where requests are counted that no route takes, or that cannot be parsed."""
         self._routes: dict[CompiledRoute, RouteRuntime] = {}
+        self._simple_routes: dict[bytes, RouteRuntime] = {}
+        """By authority, where the virtual host has one route and that takes every request."""
 
     def template_for(self, block: bytes) -> RequestTemplate:
         """The template for a head. Raises HttpSyntaxError."""
@@ -383,21 +388,30 @@ class HttpRuntime:
             head, parent, action = self._rules.apply(head)
             if action is not None:
                 return RequestTemplate(head, self._answering(action))
-        host = self.table.find_host(head.authority)
-        if head.path:
-            compiled = host.find(head, self.draw()) if host is not None else None
-        else:
-            compiled = find_connect_route(host, head, is_offered="connect" in self.filter.upgrades)
-        route = self._route_for(compiled)
+        route = self._simple_routes.get(head.authority) if head.path else None
+        is_fixed = True
+        if route is None:
+            host = self.table.find_host(head.authority)
+            route = self._route_of(host, head)
+            is_fixed = host is None or not host.has_shares
         if head.kinds & HINTS:
             route = adjusted_route(route, head)
         template = RequestTemplate(head, route, parent)
-        if host is not None and host.has_shares:
+        if not is_fixed:
             return template  # an equal head may take another route
         if self.caches.requests.may_keep(self.templates, len(block)):
             template.keep()
             self.templates[block] = template
         return template
+
+    def _route_of(self, host: CompiledHost | None, head: RequestHead) -> RouteRuntime:
+        """The route that takes a request. Remembers the names of hosts that have one route for everything."""
+        if not head.path:
+            return self._route_for(find_connect_route(host, head, is_offered="connect" in self.filter.upgrades))
+        route = self._route_for(host.find(head, self.draw()) if host is not None else None)
+        if host is not None and host.takes_all and len(self._simple_routes) < MAX_SIMPLE_HOSTS:
+            self._simple_routes[head.authority] = route
+        return route
 
     def _answering(self, action: Action) -> RouteRuntime:
         """No route of the table: we answer ourselves."""

@@ -20,6 +20,7 @@ from mesh.http.syntax import (
     PROXY_HINT,
     TRACEPARENT,
     TRACESTATE,
+    TRANSFER_ENCODING,
     UPGRADE,
     without,
 )
@@ -45,6 +46,7 @@ _PROTO_HTTP = b"x-forwarded-proto: http"
 NO_WIRES: Final[dict[int, bytes]] = {}
 """Of templates that are not kept; stays empty."""
 _NEVER_FORWARDED = HOP_BY_HOP | IDENTITY | CONNECTION | UPGRADE | EXPECT | PROXY_HINT
+_BODY_KINDS = CONTENT_LENGTH | TRANSFER_ENCODING
 _SHAPELESS = CONNECTION | UPGRADE | EXPECT
 """Kinds whose values decide: heads with them share no shape."""
 
@@ -68,6 +70,7 @@ class RequestShape:
         "is_idempotent",
         "is_plain",
         "is_quick",
+        "is_simple",
         "is_static",
         "is_verbatim",
         "keeps_tracestate",
@@ -107,6 +110,8 @@ class RequestShape:
         # Without the traceparent it belongs to it means nothing (Trace Context s3.3.1).
         self.keeps_tracestate = parent is not None or not self.adds_trace
         self.is_verbatim = head.is_verbatim
+        self.is_simple = not (self.trace or has_body or head.kinds & (_SHAPELESS | _BODY_KINDS))
+        """Method and kinds of lines alone decide."""
         self.drops = self._drops()
         self.end = self._end(head)
         """What is sent after the lines that came; with the terminating empty line when `is_static`."""
@@ -169,7 +174,10 @@ class RequestTemplate:
         if not route.is_traced:
             parent = None
         self.parent: TraceContext | None = parent
-        self.shape = shape_of(head, route, parent)
+        shape = route.last_shapes.get(head.kinds) if parent is None else None
+        if shape is None or not (shape.is_simple and head.is_verbatim and shape.method == head.method):
+            shape = shape_of(head, route, parent)
+        self.shape: RequestShape = shape
         self.wires: dict[int, bytes] = NO_WIRES
         """Outgoing heads by the branch's index, for a template that is kept (see `keep`)."""
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, cast
 
 from mesh.http.body import BodyReader, ChunkedReader, LengthReader, UntilCloseReader
 from mesh.http.errors import HttpSyntaxError
-from mesh.http.limits import DEFAULT_LIMITS
 from mesh.http.response import BodyKind, ResponseHead, find_response_head, parse_response_head
 from sidecar import tunnel
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from sidecar.cluster import EndpointState
     from sidecar.exchange import Exchange
     from sidecar.pool import Pool
-    from sidecar.templates import ResponseTemplate
 
 MAX_INTERIM = 64
 """1xx answers before the final one; a server that sends more is broken."""
@@ -84,7 +82,10 @@ class UpstreamConnection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n") + 4
             known = owner.branch.responses.get(data[:end])
             if known is None and end > 3:
-                known = self._learn(owner, data[:end])
+                try:
+                    known = owner.branch.learn(data[:end])
+                except HttpSyntaxError:
+                    pass  # the long way meets the same error, and answers
             if known is not None:
                 missing = known.size_bytes - len(data)
                 if missing == 0:
@@ -106,14 +107,6 @@ class UpstreamConnection(asyncio.Protocol):
         owner.on_stream(data[: self._left] if extra else data)
         self._left = 0
         owner.on_response_end(self, [], keeps=not extra)
-
-    def _learn(self, owner: "Exchange", block: bytes) -> "ResponseTemplate | None":
-        if len(block) > DEFAULT_LIMITS.max_head_bytes:
-            return None
-        try:
-            return owner.branch.learn(block)
-        except HttpSyntaxError:
-            return None  # the long way meets the same error, and answers
 
     def eof_received(self) -> bool:
         owner = self.owner

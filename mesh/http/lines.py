@@ -66,17 +66,10 @@ class LineTable:
         """The entry of a line that is not in the table. Raises HttpSyntaxError if it is not a header line, or says something impossible."""
         name, colon, value = line.partition(b":")
         kind = _kind_of(name)
-        if kind is None or not colon or 0 in value.translate(LINE_MARKS):
-            kind = _classify(line, name, colon)
-        if not kind:
+        bad = 0 in value.translate(LINE_MARKS)
+        if kind == ORDINARY and colon and not bad:
             return ()
-        value = value.strip(b" \t")
-        if kind & _BY_VALUE:
-            kind = _kind_by_value(kind, value)
-            if not kind:
-                return ()
-        read = _READERS.get(kind)
-        return kind, line, value if read is None else read(value)
+        return _read(line, value, _classify(line, name, colon) if kind is None or bad or not colon else kind)
 
     def remember(self, lines: list[bytes]) -> None:
         """Call it for heads that had new lines. Keeps those of every sixteenth: values that never come again don't fill the table."""
@@ -89,6 +82,17 @@ class LineTable:
                 if len(entries) >= _MAX_LINES:
                     entries.clear()
                 entries[line] = self.learn(line)
+
+
+def _read(line: bytes, value: bytes, kind: int) -> Entry | tuple[()]:
+    """The entry of a line whose kind by its name is known."""
+    value = value.strip(b" \t")
+    if kind & _BY_VALUE:
+        kind = _kind_by_value(kind, value)
+    if not kind:
+        return ()
+    read = _READERS.get(kind)
+    return kind, line, value if read is None else read(value)
 
 
 def _kind_by_value(kind: int, value: bytes) -> int:

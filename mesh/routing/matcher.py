@@ -49,6 +49,11 @@ class CompiledRoute:
     def match(self) -> RouteMatch:
         return self.route.match
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether it matches every request that has a path."""
+        return not self._tests and self.share >= 1.0
+
     def matches(self, request: RoutedRequest, draw: float = 0.0) -> bool:
         """Whether all conditions hold; `draw`, uniform in [0, 1), decides for a route that takes only a share."""
         for test in self._tests:
@@ -70,7 +75,7 @@ class CompiledRoute:
 class CompiledHost:
     """A virtual host's routes, in order."""
 
-    __slots__ = ("_index", "has_shares", "host", "routes")
+    __slots__ = ("_index", "has_shares", "host", "routes", "takes_all")
 
     def __init__(self, host: VirtualHost, table: str) -> None:
         self.host = host
@@ -82,6 +87,8 @@ class CompiledHost:
         )
         self.has_shares = any(route.share < 1.0 for route in self.routes)
         """Equal requests may take different routes."""
+        self.takes_all = len(self.routes) == 1 and self.routes[0].takes_all
+        """There is one route, and it takes every request."""
         self._index: RouteIndex[CompiledRoute] | None = None
         if len(self.routes) > _FEW_ROUTES:
             self._index = RouteIndex(self.routes)
