@@ -14,7 +14,7 @@ from tests.soak.loop import run_for
 from tests.soak.slope import growth
 
 SECONDS = min(float(os.environ.get("SOAK_SECONDS", "3600")), 600.0)
-CLIENTS = 60
+CLIENTS = 40
 ROUNDS = 12
 MAX_GROWTH_KB = 3000
 """Over the rounds but the first two, in which caches, series and the heap find their size."""
