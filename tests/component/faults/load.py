@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections import Counter, defaultdict
 from typing import Any
@@ -11,6 +12,7 @@ from tests.component.faults.proxy import Proxy
 from tests.component.faults.table import BROKEN, FAULTS, GOOD, Ending
 from tests.component.faults.upstreams import Upstreams
 
+_serial = itertools.count()
 _ABANDONED = frozenset({"DC", "SI"})
 """One of these says that it was the client."""
 
@@ -47,19 +49,19 @@ async def upload_to_nobody(proxy: Proxy, *, clients: int, size: int) -> int:
     loop = asyncio.get_running_loop()
     proxy.peak_kb = 0
 
-    async def upload(n: int) -> None:
+    async def upload() -> None:
         with contextlib.closing(socket.socket()) as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, ("127.0.0.1", proxy.port))
-            head = b"POST /long/sink/up-%d/1 HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (n, size)
+            head = b"POST /long/sink/up-%d/1 HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (next(_serial), size)
             with contextlib.suppress(OSError):
                 await loop.sock_sendall(sock, head)
                 for _ in range(0, size, 65536):
                     await loop.sock_sendall(sock, bytes(65536))
 
     async with asyncio.TaskGroup() as tasks:
-        for n in range(clients):
-            tasks.create_task(upload(n))
+        for _ in range(clients):
+            tasks.create_task(upload())
     return proxy.peak_kb
 
 
