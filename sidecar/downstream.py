@@ -358,11 +358,12 @@ class DownstreamConnection(asyncio.Protocol):
         self._wait_until(now, LINGER_S)
 
     def abort(self) -> None:
-        """Break the connection, so that the client cannot take what it got for all: to HTTP/1.0 a mere end would say that."""
+        """Break the connection. A client that has not got all must not take what it got for all: to HTTP/1.0 a mere end says that."""
+        has_all = self._phase in (Phase.IDLE, Phase.LINGER) and not self.transport.get_write_buffer_size()
         self._phase = Phase.CLOSED
         self.deadline = NEVER
         sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.transport.is_closing():
+        if sock is not None and not has_all and not self.transport.is_closing():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_A_RESET)
         self.transport.abort()
 

@@ -5,12 +5,14 @@ import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mesh.resilience.limits import CircuitLimits
 from mesh.resilience.outlier import OutlierConfig
+from mesh.routing.match import PathKind, PathMatch, RouteMatch
 from mesh.routing.table import DirectResponse, Route
 from sidecar.config import HttpFilter
 from sidecar.downstream import DownstreamConnection
@@ -21,6 +23,7 @@ from tests.component.plane_harness import (
     Origin,
     client,
     cluster,
+    forward,
     origin,
     run,
     running,
@@ -506,5 +509,28 @@ def test_who_found_a_closed_connection_gets_a_new_one_not_another_kept_one(most:
                 for _ in range(10):
                     tasks.create_task(ask())
             assert plane.plane.clusters["c"].pending == 0
+
+    run(body())
+
+
+def test_end_of_the_proxy_is_an_end_for_who_has_all_and_a_break_for_who_has_not() -> None:
+    async def body() -> None:
+        async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+            await reader.read()
+
+        async with origin() as up, origin(script=half) as slow:
+            clusters = [cluster("c", up.port), cluster("slow", slow.port)]
+            slow_path = RouteMatch(path=PathMatch(kind=PathKind.EXACT, value="/slow"))
+            routes = [replace(forward("slow"), match=slow_path), forward("c")]
+            async with running(snapshot(clusters, routes)) as plane, client(plane) as user, client(plane) as waiting:
+                assert (await user.ask()).status == 200
+                waiting.send(b"GET /slow HTTP/1.0\r\nHost: a\r\n\r\n")
+                await waiting.reader.readuntil(b"half")
+                plane.close()
+                assert await user.reader.read() == b""
+                with pytest.raises(ConnectionResetError):
+                    await waiting.reader.read()
 
     run(body())

@@ -188,6 +188,7 @@ class Client:
             self._exchange: 44,
             self._pipeline: 8,
             self._upload: 12,
+            self._unsafe: 5,
             self._retried: 4,
             self._old_version: 6,
             self._trickles: 6,
@@ -281,6 +282,13 @@ class Client:
             await asyncio.sleep(0)
         await self._finish(connection, ask, frozenset({200}))
 
+    async def _unsafe(self) -> None:
+        """A POST where servers close kept connections: answered, or refused with a word, but never sent twice."""
+        name = self._rng.choice(("closes-at-reuse", "resets-at-reuse", "closes-unsaid"))
+        ask, connection = self._ask(name, method="POST"), await self._connection()
+        connection.writer.write(ask.head + ask.body)
+        await self._finish(connection, ask, frozenset({200, 503}))
+
     async def _retried(self) -> None:
         ask, connection = self._ask("good", "/retried"), await self._connection()
         connection.writer.write(ask.head)
@@ -310,7 +318,7 @@ class Client:
         ask.body_bytes = min(ask.body_bytes, 900)
         connection = await Connection.open(self._port)
         data = ask.head + (ask.body if method == "POST" else b"")
-        step = max(1, len(data) // 40)
+        step = max(1, len(data) // 20)
         for at in range(0, len(data), step):
             connection.writer.write(data[at : at + step])
             await asyncio.sleep(0.002)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections import Counter, defaultdict
 from typing import Any
@@ -11,6 +12,7 @@ from tests.component.faults.proxy import Proxy
 from tests.component.faults.table import BROKEN, FAULTS, GOOD, Ending
 from tests.component.faults.upstreams import Upstreams
 
+_serial = itertools.count()
 _ABANDONED = frozenset({"DC", "SI"})
 """One of these says that it was the client."""
 
@@ -36,8 +38,8 @@ async def never_read(proxy: Proxy, *, clients: int, size: int) -> int:
             await loop.sock_connect(sock, ("127.0.0.1", proxy.port))
             await loop.sock_sendall(sock, b"GET /deaf/large/deaf-%d/%d HTTP/1.1\r\nhost: a\r\n\r\n" % (n, size))
         proxy.peak_kb = 0
-        async with asyncio.timeout(15):
-            while await proxy.total("meshwork_sidecar_downstream_connections"):
+        async with asyncio.timeout(30):
+            while await proxy.total("envoy_cluster_upstream_rq_active"):
                 await asyncio.sleep(0.1)
     return proxy.peak_kb
 
@@ -47,19 +49,19 @@ async def upload_to_nobody(proxy: Proxy, *, clients: int, size: int) -> int:
     loop = asyncio.get_running_loop()
     proxy.peak_kb = 0
 
-    async def upload(n: int) -> None:
+    async def upload() -> None:
         with contextlib.closing(socket.socket()) as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, ("127.0.0.1", proxy.port))
-            head = b"POST /long/sink/up-%d/1 HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (n, size)
+            head = b"POST /long/sink/up-%d/1 HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (next(_serial), size)
             with contextlib.suppress(OSError):
                 await loop.sock_sendall(sock, head)
                 for _ in range(0, size, 65536):
                     await loop.sock_sendall(sock, bytes(65536))
 
     async with asyncio.TaskGroup() as tasks:
-        for n in range(clients):
-            tasks.create_task(upload(n))
+        for _ in range(clients):
+            tasks.create_task(upload())
     return proxy.peak_kb
 
 
@@ -127,6 +129,8 @@ async def compare(
             continue
         seen = tally.settled.get(token)
         allowed = FAULTS[fault].endings | ({GOOD} if "/retried/" in record["path"] else set())
+        if record["method"] == "POST" and allowed == {GOOD}:
+            allowed |= {(503, "UC")}  # the race of every kept connection; see the scene of unsafe requests
         if ending not in allowed:
             problems.append(f"{record['path']}: {ending} with {record['response_code_details']!r}")
         if seen is not None and seen != (BROKEN if seen == BROKEN else ending[0]):

@@ -18,7 +18,7 @@ from tests.component.faults.upstreams import Upstreams
 ROOT = Path(__file__).resolve().parents[3]
 ROUTE_TIMEOUT_S = 1.2
 STREAM_IDLE_S = 1.6
-HEAD_TIMEOUT_S = 1.0
+HEAD_TIMEOUT_S = 3.0
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ def bootstrap(port: int, admin: int, log: Path, up: Upstreams) -> dict[str, Any]
     retries = {"retry_on": "5xx,reset,connect-failure", "num_retries": 5, "per_try_timeout": "0.4s"}
     routes = [_route(f"/own/{name}/", name) for name in FAULTS]
     routes += [_route("/shared/", "shared"), _route("/long/", "long", timeout="0s")]
-    routes.append(_route("/deaf/", "long", timeout="0s", idle_timeout="3s"))
+    routes.append(_route("/deaf/", "long", timeout="0s", idle_timeout="2s"))
     routes.append(_route("/retried/", "retried", timeout="20s", retry_policy=retries))
     clusters = [_cluster(name, ports[name] if name in OWN_PORT else up.port) for name in FAULTS]
     clusters += [_cluster("shared", up.port), _cluster("long", up.port)]

@@ -56,6 +56,8 @@ class Upstreams:
     """Requests by fault."""
     wrong: list[str] = field(default_factory=list)
     """Requests whose body was not what their token says."""
+    _posts: Counter[str] = field(default_factory=Counter)
+    """By token, also those whose connection was closed on them: what is not safe to repeat must not come twice."""
     _open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = field(default_factory=dict)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,6 +79,10 @@ class Upstreams:
         ends_next = ""
         while True:
             asked = _parse(await reader.readuntil(b"\r\n\r\n"))
+            if asked.method == "POST":
+                self._posts[asked.token] += 1
+                if self._posts[asked.token] > 1:
+                    self.wrong.append(f"{asked.fault}/{asked.token} was sent {self._posts[asked.token]} times")
             if ends_next:
                 if ends_next == "resets-at-reuse":
                     _reset(writer)
@@ -176,7 +182,7 @@ _BEFORE_BODY = {"sink": _sink, "early-close": _early_close, "early-reset": _earl
 async def _answer(asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Do what the path asks for. Whether the connection takes another request."""
     if asked.fault == "large":
-        block = payload(asked.token, 65536)
+        block = payload(asked.token, 1 << 19)
         writer.write(asked.head("date: d", f"content-length: {asked.size}"))
         for at in range(0, asked.size, len(block)):
             writer.write(block[: asked.size - at])
