@@ -187,12 +187,12 @@ def test_connection_ends_when_it_is_old() -> None:
         async with (
             origin(script=script) as up,
             running(snapshot([cluster("c", up.port)], http=http)) as plane,
-            client(plane) as idle,
             client(plane) as busy,
+            client(plane) as idle,
         ):
             busy.get()
             await until(lambda: up.open == 1)
-            assert await idle.at_eof()
+            assert await idle.at_eof()  # then the other, which is older, is too old as well
             answer_now.set()
             assert (await busy.response()).headers["connection"] == "close"
             assert await busy.at_eof()
