@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from mesh.routing.table import Forward, Route, RouteTable
 from mesh.telemetry.exposition import CONTENT_TYPE
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
 from sidecar.config import HttpFilter, Listener, Snapshot, TcpFilter
+from sidecar.endpoint import EndpointState
 from sidecar.metrics import MetricsSource, render_metrics
 from sidecar.responder import Answer, json, text
 from sidecar.route_text import action_text, extras_text, match_text

@@ -17,16 +17,18 @@ from mesh.http.errors import HttpSyntaxError
 from mesh.http.response import BodyKind, ResponseHead
 from mesh.resilience.outlier import FailureKind
 from mesh.resilience.retry import Failure
-from mesh.routing.rewrite import redirect_location
-from mesh.routing.table import DirectResponse, Redirect
-from mesh.telemetry.trace_context import TraceContext, child_of, new_trace
+from mesh.telemetry.trace_context import TraceContext
 from sidecar import flags as flag
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
 from sidecar.connect import terminates
 from sidecar.deadlines import on_deadline, set_deadline
+from sidecar.deciding import decide
+from sidecar.endpoint import EndpointState
 from sidecar.filters.chain import end_filters, response_lines, run_filters
+from sidecar.own_lines import own_lines, recount_attempt
 from sidecar.records import record_of
-from sidecar.replies import REASONS, reply
+from sidecar.replies import reply
+from sidecar.response_head import response_wire
 from sidecar.retrying import (
     cancel_retry,
     count_retry,
@@ -243,7 +245,7 @@ class Exchange:
         if shape.is_static:
             upstream.transport.write(wire + body if body else wire)
         else:
-            upstream.transport.write(wire + self._extra(template) + body)
+            upstream.transport.write(wire + own_lines(self, template) + body)
 
     def _begin_with_body(self, body: bytes, now: float) -> None:
         self.is_dirty = True
@@ -334,51 +336,13 @@ class Exchange:
         if host.latency is not None:
             host.latency.observe(now - max(self.started, self.attempt_at), now)
 
-    def _extra(self, template: "RequestTemplate") -> bytes:
-        """The header lines that are new in every request, and the empty line."""
-        shape = template.shape
-        if self.attempts > 1 or self.stale_retries:
-            extra = self.own_lines
-        else:
-            extra = b""
-            if shape.adds_request_id:
-                self.request_id = request_id = self.plane.ids.make()
-                extra = b"x-request-id: %b\r\n" % request_id
-            if shape.adds_trace:
-                extra += self._trace_line(template)
-            if shape.adds_forwarded_for:
-                before = template.head.forwarded_for
-                extra += b"x-forwarded-for: %b%b\r\n" % (
-                    before + b", " if before else b"",
-                    self.connection.peer_address,
-                )
-            self.own_lines = extra
-        if shape.counts_attempts:
-            return b"%bx-envoy-attempt-count: %d\r\n\r\n" % (extra, self.attempts)
-        return extra + b"\r\n"
-
-    def _trace_line(self, template: "RequestTemplate") -> bytes:
-        tracing = self.runtime.filter.tracing
-        assert tracing is not None
-        rng = self.plane.rng
-        parent = template.parent
-        if parent is not None:
-            self.trace = child_of(parent, rng)
-        elif rng.random() * 100.0 < tracing.sampling_percent:
-            self.trace = new_trace(rng, is_sampled=True)
-        else:
-            # Not sampled: say so, else the next hop would decide again.
-            return b"traceparent: %b\r\n" % self.plane.ids.unsampled_trace()
-        self.is_dirty = True
-        return b"traceparent: %b\r\n" % self.trace.header()
-
     # -- attempts
 
     def _begin_slowly(self, now: float) -> None:
         if self.runtime.limits_connections:
             self.connection.count_request()
         if not self.route.filters or run_filters(self, now):
-            self._decide(now)
+            decide(self, now)
 
     def note(self, of: "RequestFilter", value: object) -> None:
         """Remember something for a filter until the request is over."""
@@ -407,45 +371,15 @@ class Exchange:
         """A filter that held the request lets it go."""
         now = self.last_move = time.monotonic()
         if run_filters(self, now):
-            self._decide(now)
+            decide(self, now)
             if self.is_active:
                 set_deadline(self, now)
                 self.flush_request()
 
-    def _decide(self, now: float) -> None:
-        """What the route says: an answer of our own, or an endpoint."""
-        cluster = self.branch.cluster
-        compiled = self.route.compiled
-        if compiled is None:
-            authority = self.template.head.authority.decode()
-            self.reply_with(404, flag.NO_ROUTE, f'no route: table "{self.runtime.table.table.name}" has none for this '
-                        f'host and path (host "{authority}")')  # fmt: skip
-            return
-        action = compiled.route.action
-        if isinstance(action, DirectResponse):
-            self.reply_direct(action.status, action.body, ())
-        elif isinstance(action, Redirect):
-            location = redirect_location(action, compiled.route.match.path, self.template.head)
-            self.reply_direct(action.status, b"", (b"location: " + location,))
-        elif cluster is None:
-            status = action.missing_cluster_status
-            self.reply_with(status, flag.NO_CLUSTER, f'no cluster "{self.branch.name}" in this configuration')
-        elif cluster.active >= cluster.max_requests:
-            cluster.counts.pending_overflows += 1
-            self.reply_with(
-                503, flag.UPSTREAM_OVERFLOW, f'cluster "{cluster.config.name}": too many requests in flight'
-            )
-        else:
-            self.attempt(self.first_host(cluster), cluster, now)
-
-    def first_host(self, cluster: ClusterState) -> EndpointState | None:
-        """Where the first attempt goes."""
-        if cluster.picker is None:
-            return cluster.original_host(self.connection.original_destination)
-        return cluster.pick_for(hash_key=self.hash_key, labels=self.branch.labels, pinned=self.pinned)
-
     def attempt(self, host: EndpointState | None, cluster: ClusterState, now: float) -> None:
         """Send the request to `host`, on a kept connection or a new one."""
+        if self.attempts == 1 and not self.stale_retries:
+            self.own_lines = b""  # those of the request before
         if host is None:
             self.reply_with(503, flag.NO_HEALTHY_UPSTREAM, f'cluster "{cluster.config.name}" has no usable endpoint')
             return
@@ -486,8 +420,9 @@ class Exchange:
         wire = template.wire(self.branch)
         if self.attempts > 1:
             wire = refresh_expected(self.route, wire, time.monotonic() - self.started - self.held_s)
+            wire = recount_attempt(wire, self.attempts)
         if not template.shape.is_static:
-            wire += self._extra(template)
+            wire += own_lines(self, template)
         if self.copies is not None:
             self.copies.on_head(wire)
         if holds_back:
@@ -679,38 +614,9 @@ class Exchange:
         self.status = status
         self.upstream_keeps_alive = head.keep_alive
         set_deadline(self, now)
-        self._send_head(head, kind, now)
-        return True
-
-    def _send_head(self, head: ResponseHead, kind: BodyKind, now: float) -> None:
-        request = self.template.head
-        lines = self.branch.response_lines(head)
-        if self.filters_asked or self.added_lines:
-            lines = response_lines(self, head.status, lines)
-        lines = [*lines, *self._response_framing(head, kind)]
-        first = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason or REASONS.get(head.status, "").encode())
-        wire = first + b"".join([line + b"\r\n" for line in lines])
-        self.closes = (
-            not request.keep_alive
-            or self.plane.is_draining
-            or (kind is BodyKind.UNTIL_CLOSE and request.minor == 0)
-            or (kind is BodyKind.CHUNKED and request.minor == 0)
-            or not self.request_done
-            or self.connection.is_retiring
-        )
-        connection_line = b"connection: close\r\n" if self.closes else b""
-        if request.minor == 0 and not self.closes:
-            connection_line = b"connection: keep-alive\r\n"
         self.response_bytes = head.size_bytes
-        self.out.append(wire + connection_line + _service_time(int((now - self.started) * 1000)))
-
-    def _response_framing(self, head: ResponseHead, kind: BodyKind) -> list[bytes]:
-        if kind in (BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE):
-            self.is_chunking = self.template.head.minor == 1
-            return [b"transfer-encoding: chunked"] if self.is_chunking else []
-        if head.content_length >= 0 and head.status != 204:
-            return [b"content-length: %d" % head.content_length]
-        return []
+        self.out.append(response_wire(self, head, kind) + _service_time(int((now - self.started) * 1000)))
+        return True
 
     def on_response_body(self, pieces: list[bytes]) -> None:
         wire = chunk(pieces) if self.is_chunking else b"".join(pieces)

@@ -13,7 +13,8 @@ from functools import partial
 
 from mesh.net.tasks import spawn
 from mesh.resilience.health_check import Change, CheckState, Draw, HealthCheck, Outcome
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
+from sidecar.endpoint import EndpointState
 from sidecar.probing import Dial, Finding, Prober, Target
 
 logger = logging.getLogger(__name__)

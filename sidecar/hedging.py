@@ -16,7 +16,8 @@ from sidecar import flags as flag
 from sidecar.retrying import cancel_retry, drop_response, give_back, may_repeat, other_host
 
 if TYPE_CHECKING:
-    from sidecar.cluster import ClusterState, EndpointState
+    from sidecar.cluster import ClusterState
+    from sidecar.endpoint import EndpointState
     from sidecar.exchange import Exchange
     from sidecar.upstream import UpstreamConnection
 

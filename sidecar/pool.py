@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh.net.tasks import spawn
-from sidecar.cluster import ClusterState, EndpointState, Waiter
+from sidecar.cluster import ClusterState
 from sidecar.connect import on_raw_connection
+from sidecar.endpoint import EndpointState, Waiter
 from sidecar.upstream import UpstreamConnection
 
 if TYPE_CHECKING:

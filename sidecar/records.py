@@ -10,7 +10,7 @@ from sidecar.code_details import code_details
 from sidecar.config import Direction
 
 if TYPE_CHECKING:
-    from sidecar.cluster import EndpointState
+    from sidecar.endpoint import EndpointState
     from sidecar.exchange import Exchange
 
 

@@ -8,7 +8,8 @@ from mesh.resilience.outlier import FailureKind
 from mesh.resilience.retry import Failure, RetryPolicy
 from mesh.resilience.retry_after import JITTER
 from sidecar import flags as flag
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
+from sidecar.endpoint import EndpointState
 
 if TYPE_CHECKING:
     from sidecar.exchange import Exchange

@@ -35,9 +35,10 @@ from mesh.routing.table import (
 )
 from mesh.telemetry.trace_context import TraceContext
 from sidecar.access_log import AccessLogWriter
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
 from sidecar.config import Direction, HttpFilter
 from sidecar.connect import find_connect_route
+from sidecar.endpoint import EndpointState
 from sidecar.filters.build import build_filters
 from sidecar.filters.protocol import Filters
 from sidecar.filters.site_state import SiteState

@@ -11,7 +11,8 @@ from mesh.resilience.outlier import FailureKind
 from mesh.resilience.retry import IDEMPOTENT_METHODS
 from mesh.routing.mirror import Mirror
 from mesh.routing.rewrite import mutate_lines, split_port
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
+from sidecar.endpoint import EndpointState
 from sidecar.filters.counts import FilterCount
 
 if TYPE_CHECKING:

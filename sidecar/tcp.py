@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, cast
 
 from mesh.net.tasks import spawn
 from mesh.resilience.outlier import FailureKind
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
 from sidecar.config import Direction, TcpFilter
+from sidecar.endpoint import EndpointState
 from sidecar.stats import SeriesKey, TcpSeries
 from sidecar.timers import NEVER
 

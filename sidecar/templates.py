@@ -27,11 +27,12 @@ from mesh.http.syntax import (
 from mesh.resilience.retry import IDEMPOTENT_METHODS
 from mesh.routing.rewrite import mutate_lines
 from mesh.telemetry.trace_context import TraceContext
+from sidecar.own_lines import ATTEMPT_LINE
 from sidecar.rewriting import rewrite_head
 from sidecar.route_limits import expected_line
 
 if TYPE_CHECKING:
-    from sidecar.cluster import EndpointState
+    from sidecar.endpoint import EndpointState
     from sidecar.runtime import Branch, RouteRuntime
     from sidecar.stats import ResultStats
 
@@ -93,9 +94,7 @@ class RequestShape:
         self.adds_request_id = route.generates_ids and head.request_id is None
         self.adds_forwarded_for = route.adds_forwarded_for
         self.counts_attempts = route.counts_attempts
-        self.is_static = not (
-            self.adds_request_id or self.adds_trace or route.counts_attempts or route.adds_forwarded_for
-        )
+        self.is_static = not (self.adds_request_id or self.adds_trace or route.adds_forwarded_for)
         self.is_idempotent = method in IDEMPOTENT_METHODS or head.has_idempotency_key
         self.is_plain = is_plain = (
             head.keep_alive
@@ -135,6 +134,8 @@ class RequestShape:
             lines.append(_PROTO_HTTP)
         if head.method in _BODY_METHODS and not (self.has_body or head.kinds & CONTENT_LENGTH):
             lines.append(b"content-length: 0")
+        if self.counts_attempts:
+            lines.append(ATTEMPT_LINE[:-2] % 1)
         if self.upgrade:
             lines += [b"connection: upgrade", b"upgrade: " + self.upgrade]
         if self.is_static:
@@ -252,6 +253,8 @@ class RequestTemplate:
         else:
             lines += own
         lines += headers
+        if shape.counts_attempts:
+            lines.append(ATTEMPT_LINE[:-2] % 1)
         if head.content_length:
             lines.append(
                 b"content-length: %d" % head.content_length if not head.chunked else b"transfer-encoding: chunked"

@@ -14,7 +14,7 @@ from mesh.http.response import BodyKind, ResponseHead, find_response_head, parse
 from sidecar import tunnel
 
 if TYPE_CHECKING:
-    from sidecar.cluster import EndpointState
+    from sidecar.endpoint import EndpointState
     from sidecar.exchange import Exchange
     from sidecar.pool import Pool
 

@@ -113,6 +113,19 @@ def test_post_whose_connection_never_opened_is_retried() -> None:
     run(body())
 
 
+def test_request_whose_first_connection_failed_has_an_id_of_its_own() -> None:
+    async def body() -> None:
+        async with origin() as good:
+            config = snapshot([cluster("c", closed_port(), good.port)], [forward("c", retry=policy())])
+            async with running(config) as plane, client(plane) as user:
+                for _ in range(10):
+                    assert (await user.ask()).status == 200
+            ids = {line for one in good.requests for line in one.split(b"\r\n") if line.startswith(b"x-request-id: ")}
+            assert len(ids) == 10
+
+    run(body())
+
+
 def test_connect_failure_without_retry_is_uf_with_the_reason() -> None:
     async def body() -> None:
         async with running(snapshot([cluster("c", closed_port())])) as plane, client(plane) as user:

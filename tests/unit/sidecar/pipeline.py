@@ -13,9 +13,9 @@ from typing import Any
 
 from mesh.balance.endpoint import Endpoint
 from mesh.routing.table import Forward, Route, RouteTable, VirtualHost, WeightedCluster
-from sidecar.cluster import EndpointState, Waiter
 from sidecar.config import Cluster, FilterChain, HttpFilter, Listener, Snapshot
 from sidecar.downstream import DownstreamConnection
+from sidecar.endpoint import EndpointState, Waiter
 from sidecar.plane import Plane, chain_key
 from sidecar.pool import Pool
 from sidecar.upstream import UpstreamConnection

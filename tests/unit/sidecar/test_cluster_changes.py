@@ -18,8 +18,9 @@ from mesh.balance.config import (
 )
 from mesh.balance.endpoint import Endpoint, Health, LbPolicy, Locality
 from mesh.resilience.outlier import FailureKind, OutlierConfig
-from sidecar.cluster import ClusterState, EndpointState
+from sidecar.cluster import ClusterState
 from sidecar.config import Cluster
+from sidecar.endpoint import EndpointState
 
 pytestmark = pytest.mark.unit
 
