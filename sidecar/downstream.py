@@ -16,6 +16,7 @@ from mesh.http.request import find_request_head
 from sidecar import flags as flag
 from sidecar import tunnel
 from sidecar.exchange import Exchange
+from sidecar.head_cache import MAX_CACHED_HEAD_BYTES
 from sidecar.replies import reply
 from sidecar.timers import NEVER
 
@@ -129,7 +130,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         # The short way: the bytes are exactly one head, and it has no body.
-        if self._phase is _IDLE and not self._buffer:
+        if self._phase is _IDLE and not self._buffer and len(data) <= MAX_CACHED_HEAD_BYTES:
             runtime = self.site.runtime
             template = runtime.templates.get(data)
             if template is None and 0 < data.find(b"\r\n\r\n") == len(data) - 4 < runtime.short_head_bytes:

@@ -320,10 +320,8 @@ class Exchange:
         self.status = known.plan.status
         self.response_bytes = len(data)
         set_deadline(self, now)
-        transport = self.connection.transport
-        transport.write(known.wire + _service_time(int((now - self.started) * 1000)))
-        if end < len(data):
-            transport.write(memoryview(data)[end:])
+        head = known.wire + _service_time(int((now - self.started) * 1000))
+        self.connection.transport.writelines([head, memoryview(data)[end:]])
 
     def on_stream(self, data: bytes) -> None:
         """More of the body."""
@@ -548,8 +546,10 @@ class Exchange:
             self.replay_bytes += len(wire)
         if self.upstream is not None:
             if self.unsent:
-                wire, self.unsent = self.unsent + wire, b""
-            self.upstream.transport.write(wire)
+                head, self.unsent = self.unsent, b""
+                self.upstream.transport.writelines([head, wire])
+            else:
+                self.upstream.transport.write(wire)
             if self.replay_bytes > self.route.limits.replay_bytes:
                 self.stop_replay()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _MAX_BATCH: Final = 512
-_FLUSH_EVERY_S: Final = 0.5
+_FLUSH_EVERY_S: Final = 2.0
 _CALL_TIMEOUT_S: Final = 5.0
 
 SERVER: Final = 2
