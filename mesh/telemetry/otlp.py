@@ -5,6 +5,7 @@ gRPC and the messages (10 MiB) are imported when there is a collector to send to
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _MAX_BATCH: Final = 512
-_FLUSH_EVERY_S: Final = 2.0
+_FLUSH_EVERY_S: Final = 1.0
+"""At most so long a span waits. Each call delays requests by a millisecond or two (measured), so not too often. Source: Envoy waits 5 s."""
 _CALL_TIMEOUT_S: Final = 5.0
 
 SERVER: Final = 2
@@ -50,6 +52,8 @@ class SpanExporter:
         self._queue: deque[SpanData] = deque()
         self._max_queued = max_queued
         self._wake = asyncio.Event()
+        self._has_batch = asyncio.Event()
+        """A whole batch waits: it need not wait any longer."""
         self.target = ""
         """gRPC target of the collector; empty: spans are dropped."""
         self.exported_total = 0
@@ -63,6 +67,8 @@ class SpanExporter:
             return
         self._queue.append(span)
         self._wake.set()
+        if len(self._queue) >= _MAX_BATCH:
+            self._has_batch.set()
 
     async def run(self) -> None:
         """Send what is queued, for ever. Cancelled, it makes one last attempt."""
@@ -70,8 +76,11 @@ class SpanExporter:
         try:
             while True:
                 await self._wake.wait()
-                await asyncio.sleep(_FLUSH_EVERY_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FLUSH_EVERY_S):
+                        await self._has_batch.wait()
                 self._wake.clear()
+                self._has_batch.clear()
                 if self.target != target and channel is not None:
                     await channel.close()
                     channel = None
