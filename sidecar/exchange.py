@@ -418,7 +418,8 @@ class Exchange:
         wire = template.wire(self.branch)
         if self.attempts > 1:
             wire = refresh_expected(self.route, wire, time.monotonic() - self.started - self.held_s)
-            wire = recount_attempt(wire, self.attempts)
+            if template.shape.counts_attempts:
+                wire = recount_attempt(wire, self.attempts)
         if not template.shape.is_static:
             wire += own_lines(self, template)
         if self.copies is not None:
