@@ -313,7 +313,7 @@ def test_inbound_still_repeats_what_never_reached_the_app() -> None:
             async with running(with_dead) as plane, client(plane) as user:
                 for _ in range(8):
                     assert (await user.ask("/", "x-envoy-attempt-count: 1")).status == 200
-                assert header_of(up.requests[0], "x-envoy-attempt-count") == "1"
+                assert {header_of(one, "x-envoy-attempt-count") for one in up.requests} == {"1"}
 
     run(body())
 
