@@ -21,29 +21,23 @@ from mesh.client.errors import ApiError
 from mesh.client.informer import Change, Informer
 from mesh.client.rest import ApiClient, ClientConfig
 from mesh.errors import MeshError
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _write_config(folder: Path, **more: Any) -> Path:
-    port = _free_port()
+    port = free_port()
     config = {
         "home": str(folder),
         "api_addresses": [f"127.0.0.1:{port}"],
         "external_server": f"https://127.0.0.1:{port}",
         "cluster_address": "127.0.0.1",
         "nodes": [{"name": "node-1", "address": "127.0.0.1"}],
-        "traces_otlp_port": _free_port(),
-        "traces_query_port": _free_port(),
-        "discovery_port": _free_port(),
-        "discovery_monitor_port": _free_port(),
+        "traces_otlp_port": free_port(),
+        "traces_query_port": free_port(),
+        "discovery_port": free_port(),
+        "discovery_monitor_port": free_port(),
     }
     path = folder / "controlplane.json"
     path.write_text(json.dumps(config | more))

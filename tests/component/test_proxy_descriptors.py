@@ -10,8 +10,9 @@ import pytest
 
 from tests.component import plane_harness
 from tests.component.plane_harness import client, origin, run, running, until
-from tests.component.workers_harness import Sidecar, bootstrap, fetch, free_port
+from tests.component.workers_harness import Sidecar, bootstrap, fetch
 from tests.component.workers_harness import running as running_process
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 

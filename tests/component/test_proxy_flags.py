@@ -5,7 +5,6 @@ DI, FI and RL belong to filters and are tested with them; UC, UT, SI, DT, UMSDR 
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from tests.component.plane_harness import (
     total,
     until,
 )
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 
@@ -142,7 +142,7 @@ def test_flag_is_reached_and_the_log_says_why(case: Case, tmp_path: Path) -> Non
     async def body() -> None:
         async with AsyncExitStack() as stack:
             up = await stack.enter_async_context(origin(script=case.script))
-            ports = {"up": (up.port,), "closed": (_closed_port(),)}.get(case.ports, ())
+            ports = {"up": (up.port,), "closed": (free_port(),)}.get(case.ports, ())
             clusters: list[Cluster] = [cluster("c", *ports, **case.upstream)]
             routes: list[Route] = [forward("d" if case.ports == "missing" else "c", **case.route)]
             log = AccessLog(path=str(path), format=AccessLogFormat.JSON)
@@ -166,12 +166,6 @@ def test_flag_is_reached_and_the_log_says_why(case: Case, tmp_path: Path) -> Non
 async def _finish(case: Case, user: Client) -> None:
     with contextlib.suppress(ConnectionError):
         await case.client(user)
-
-
-def _closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_no_route_is_nr_and_a_good_request_has_no_flag() -> None:

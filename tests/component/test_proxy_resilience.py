@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.component.plane_harness import (
     snapshot,
     total,
 )
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 
@@ -32,13 +32,6 @@ FAST = Backoff(base_s=0.001, cap_s=0.002)
 
 def policy(on: RetryOn = RetryOn.SERVER_ERROR | RetryOn.RESET | RetryOn.CONNECT_FAILURE, **changes: Any) -> RetryPolicy:
     return replace(RetryPolicy(conditions=on, backoff=FAST, max_retries=2), **changes)
-
-
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def count(origins: list[Origin]) -> list[int]:
@@ -103,7 +96,7 @@ def test_only_what_is_safe_to_repeat_is_repeated(method: str, header: str, repla
 def test_post_whose_connection_never_opened_is_retried() -> None:
     async def body() -> None:
         async with origin() as good:
-            config = snapshot([cluster("c", closed_port(), good.port)], [forward("c", retry=policy())])
+            config = snapshot([cluster("c", free_port(), good.port)], [forward("c", retry=policy())])
             async with running(config) as plane:
                 for _ in range(10):
                     async with client(plane) as user:
@@ -116,7 +109,7 @@ def test_post_whose_connection_never_opened_is_retried() -> None:
 def test_request_whose_first_connection_failed_has_an_id_of_its_own() -> None:
     async def body() -> None:
         async with origin() as good:
-            config = snapshot([cluster("c", closed_port(), good.port)], [forward("c", retry=policy())])
+            config = snapshot([cluster("c", free_port(), good.port)], [forward("c", retry=policy())])
             async with running(config) as plane, client(plane) as user:
                 for _ in range(10):
                     assert (await user.ask()).status == 200
@@ -128,7 +121,7 @@ def test_request_whose_first_connection_failed_has_an_id_of_its_own() -> None:
 
 def test_connect_failure_without_retry_is_uf_with_the_reason() -> None:
     async def body() -> None:
-        async with running(snapshot([cluster("c", closed_port())])) as plane, client(plane) as user:
+        async with running(snapshot([cluster("c", free_port())])) as plane, client(plane) as user:
             answer = await user.ask()
             assert answer.status == 503
             assert b"refused" in answer.body.lower()

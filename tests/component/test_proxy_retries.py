@@ -1,7 +1,6 @@
 """What makes the data plane try again, how long it waits, and who is believed about it. Over real sockets."""
 
 import asyncio
-import socket
 import time
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from tests.component.plane_harness import (
     snapshot,
     total,
 )
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 
@@ -309,19 +309,13 @@ def test_inbound_leaves_retries_to_a_caller_that_retries() -> None:
 def test_inbound_still_repeats_what_never_reached_the_app() -> None:
     async def body() -> None:
         async with origin() as up:
-            with_dead = retrying_inbound(_closed_port(), up.port)
+            with_dead = retrying_inbound(free_port(), up.port)
             async with running(with_dead) as plane, client(plane) as user:
                 for _ in range(8):
                     assert (await user.ask("/", "x-envoy-attempt-count: 1")).status == 200
                 assert {header_of(one, "x-envoy-attempt-count") for one in up.requests} == {"1"}
 
     run(body())
-
-
-def _closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def test_inbound_gives_up_when_its_caller_does_but_never_later() -> None:

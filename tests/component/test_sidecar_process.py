@@ -14,15 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.loopback_port import free_port
+
 pytestmark = pytest.mark.component
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _address(port: int) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.component.plane_harness import Client, origin, run
-from tests.component.test_sidecar_process import bootstrap_document, free_port
+from tests.component.test_sidecar_process import bootstrap_document
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 

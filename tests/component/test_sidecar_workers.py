@@ -28,11 +28,11 @@ from tests.component.workers_harness import (
     Sidecar,
     bootstrap,
     fetch,
-    free_port,
     from_file,
     json_log_to_stdout,
     running,
 )
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.component
 

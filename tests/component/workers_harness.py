@@ -3,21 +3,16 @@
 import asyncio
 import json
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.loopback_port import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 _EXTENSIONS = "type.googleapis.com/envoy.extensions."
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _address(port: int) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from mesh.balance.hashing import hash64
 from mesh.balance.placement import HashTable
 from mesh.balance.ring import HashRing
 from tests.component.plane_harness import Origin, origin
-from tests.interop.test_one_file_two_proxies import _address, _envoy, _free_port, _proxy
+from tests.interop.test_one_file_two_proxies import _address, _envoy, _proxy
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -44,7 +45,7 @@ def bootstrap(port: int, clusters: Sequence[dict[str, Any]]) -> str:
         "listeners": [{"name": "in", "address": _address(port), "filter_chains": [chain]}],
         "clusters": [{"name": f"c{i}", "connect_timeout": "1s", **one} for i, one in enumerate(clusters)],
     }
-    return yaml.safe_dump({"admin": {"address": _address(_free_port())}, "static_resources": resources})
+    return yaml.safe_dump({"admin": {"address": _address(free_port())}, "static_resources": resources})
 
 
 def static(policy: str, endpoints: Sequence[dict[str, Any]], common: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -86,7 +87,7 @@ async def ask(connection: Connection, cluster: int, key: str) -> None:
 @contextlib.asynccontextmanager
 async def proxy(kind: str, folder: Path, *clusters: dict[str, Any]) -> AsyncIterator[Connection]:
     """A connection to a proxy that is up."""
-    port = _free_port()
+    port = free_port()
     config = folder / f"{kind}.yaml"
     config.write_text(bootstrap(port, clusters))
     if kind == "envoy":

@@ -1,7 +1,6 @@
 """Real Envoy, booted from our bootstrap file, takes its configuration from our ADS and splits 90/10."""
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,16 +12,11 @@ import pytest
 from mesh.xds.envoy_bootstrap import EnvoyIdentity, render_envoy_bootstrap
 from tests.component.discovery_harness import NAMESPACE, Mesh, eventually, running_mesh
 from tests.component.discovery_traffic import REQUESTS, ask, has_listener, shares, upstream
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.interop
 
 ENVOY = Path(__file__).parents[2] / ".envoy/lib/python3.11/site-packages/envoy/_bin/envoy"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

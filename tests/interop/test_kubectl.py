@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 
 from mesh.net.loop import run
 from tests.component.apiserver_harness import Api, api_server
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -144,15 +144,9 @@ class Kubectl:
         return result.err
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def _kubectl(home: Path) -> AsyncIterator[Kubectl]:
-    port = _free_port()
+    port = free_port()
     address = f"127.0.0.1:{port}"
     async with api_server(home, api_addresses=(address,), external_server=f"https://{address}") as api:
         yield Kubectl(home, api)

@@ -3,7 +3,6 @@
 import asyncio
 import collections
 import contextlib
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import uvloop
 import yaml
 
 from tests.component.plane_harness import Origin, origin
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -22,12 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _envoy() -> str:
     return str(next((ROOT / ".envoy").glob("lib/python3*/site-packages/envoy/_bin/envoy")))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _address(port: int) -> dict[str, Any]:
@@ -88,7 +82,7 @@ def _bootstrap(port: int, stable: int, canary: int) -> str:
     }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     document = {
-        "admin": {"address": _address(_free_port())},
+        "admin": {"address": _address(free_port())},
         "static_resources": {
             "listeners": [{"name": "in", "address": _address(port), "filter_chains": [chain]}],
             "clusters": [_cluster("stable", stable), _cluster("canary", canary)],
@@ -150,7 +144,7 @@ async def _behaviour(port: int, stable: Origin, canary: Origin) -> dict[str, Any
 def test_envoy_and_sidecar_behave_alike_from_one_file(tmp_path: Path) -> None:
     async def behaviour_of(name: str) -> dict[str, Any]:
         async with origin() as stable, origin() as canary:
-            port = _free_port()
+            port = free_port()
             config = tmp_path / f"{name}.yaml"
             config.write_text(_bootstrap(port, stable.port, canary.port))
             if name == "envoy":

@@ -6,7 +6,6 @@ Both start from one bootstrap file. Every difference that is meant stands in `DI
 import asyncio
 import contextlib
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import uvloop
 import yaml
 
 from tests.component.plane_harness import Origin, origin
+from tests.loopback_port import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -278,12 +278,6 @@ def bootstrap(port: int, admin: int, up: int, slow: int) -> str:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def _proxy(*command: str) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.DEVNULL)
@@ -360,9 +354,9 @@ ANSWER = (
 def test_routes_and_filters_behave_as_in_envoy(tmp_path: Path) -> None:
     async def seen_by(name: str) -> list[Seen]:
         async with origin(lambda _: ANSWER) as up, origin(script=_never) as slow:
-            port = _free_port()
+            port = free_port()
             config = tmp_path / f"{name}.yaml"
-            config.write_text(bootstrap(port, _free_port(), up.port, slow.port))
+            config.write_text(bootstrap(port, free_port(), up.port, slow.port))
             if name == "envoy":
                 binary = next((ROOT / ".envoy").glob("lib/python3*/site-packages/envoy/_bin/envoy"))
                 command = [str(binary), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "off"]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from tests.component.faults.table import FAULTS, OWN_PORT
 from tests.component.faults.upstreams import Upstreams
+from tests.loopback_port import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 ROUTE_TIMEOUT_S = 1.2
@@ -151,16 +151,10 @@ def bootstrap(port: int, admin: int, log: Path, up: Upstreams) -> dict[str, Any]
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.asynccontextmanager
 async def proxy(directory: Path, up: Upstreams) -> AsyncIterator[Proxy]:
     """A sidecar in front of `up`. Fails when it does not end in good order."""
-    port, admin, log = _free_port(), _free_port(), directory / "access.log"
+    port, admin, log = free_port(), free_port(), directory / "access.log"
     config = directory / "proxy.json"
     config.write_text(json.dumps(bootstrap(port, admin, log, up)))
     process = await asyncio.create_subprocess_exec(
